@@ -1,0 +1,220 @@
+import { type LLMError, UsageError } from './errors.ts'
+import type {
+  CheckedFields,
+  EventOf,
+  FieldDefinition,
+  FieldName,
+  Fields,
+  ToolCallsOf,
+  ToolInput,
+} from './field-types.ts'
+import { composeMiddleware, type Middleware, type StreamFunction } from './middleware.ts'
+import type { Provider } from './provider.ts'
+import type { LLMRequest, ToolChoice } from './request.ts'
+import { ResponseStream } from './response-stream.ts'
+import { schemaHasPath } from './schema-path.ts'
+import { FieldExtractorRegistry } from './tool-stream/field-extractor-registry.ts'
+import { parseFieldPath } from './tool-stream/field-path.ts'
+import {
+  type AccumulatorLimits,
+  type AccumulatorOptions,
+  type StreamAccumulator,
+  ToolStreamAccumulator,
+} from './tool-stream/tool-stream-accumulator.ts'
+import type { Tool } from './tool.ts'
+
+export interface ClientOptions<DefaultFields extends Fields = Fields> {
+  /** The model to ask, e.g. `anthropic({ model })`. */
+  readonly provider: Provider
+  /** What stands between client and provider; the first listed is the outermost. */
+  readonly middleware?: readonly Middleware[] | undefined
+  /** Fields of requests that name none of their own. */
+  readonly fields?: DefaultFields | undefined
+  readonly limits?: AccumulatorLimits | undefined
+  /** Makes what turns tool arguments into field events, one for each run. Default: a `ToolStreamAccumulator`. */
+  readonly accumulator?: ((options: AccumulatorOptions) => StreamAccumulator) | undefined
+  /** Hears of every run that fails, and of listeners that throw. */
+  readonly onError?: ((error: LLMError) => void) | undefined
+}
+
+/** One request: what the model is asked, and what of its answer is to be streamed. */
+export interface StreamRequest<
+  Tools extends readonly Tool[] = readonly Tool[],
+  Definitions extends Fields = Fields,
+  Choice extends ToolChoice = ToolChoice,
+> extends Omit<LLMRequest, 'tools' | 'toolChoice'> {
+  readonly tools?: Tools | undefined
+  readonly toolChoice?: Choice | undefined
+  /** The fields to stream: by name a path, or a path with options; or a registry. */
+  readonly fields?: Definitions | undefined
+  /** Whether a field that closes against its own `schema` stops the run. Default `'continue'`, where `field-end` says `valid: false`. */
+  readonly onInvalid?: 'continue' | 'abort' | undefined
+  /** Cancels the run. */
+  readonly signal?: AbortSignal | undefined
+}
+
+const requestOptions = new Set<string>([
+  'messages',
+  'system',
+  'tools',
+  'toolChoice',
+  'maxTokens',
+  'temperature',
+  'topP',
+  'stop',
+  'reasoning',
+  'providerOptions',
+  'raw',
+  'fields',
+  'onInvalid',
+  'signal',
+] satisfies (keyof StreamRequest)[])
+
+/** Asks a model, and streams the fields of its answer while it is written. */
+export class StreamingLLMClient<const DefaultFields extends Fields = Record<never, never>> {
+  readonly #options: ClientOptions<DefaultFields>
+  readonly #fields: FieldExtractorRegistry
+  readonly #stream: StreamFunction
+
+  /** @throws UsageError where an option is missing or malformed. */
+  constructor(options: ClientOptions<DefaultFields>) {
+    const provider = (options as Partial<ClientOptions> | undefined)?.provider
+    if (typeof provider?.stream !== 'function') {
+      throw new UsageError(
+        'invalid_argument',
+        "StreamingLLMClient needs a `provider`, e.g. new StreamingLLMClient({ provider: anthropic({ model: 'claude-sonnet-4-5' }) }).",
+      )
+    }
+    this.#options = options
+    this.#fields = toRegistry(options.fields)
+    this.#stream = composeMiddleware(options.middleware ?? [], (request, context) => provider.stream(request, context))
+  }
+
+  /**
+   * Prepares a run. Nothing is sent until the stream is read, listened to, or asked for its `final()` answer or a `field()`.
+   *
+   * @throws UsageError where the request is malformed, a field's path is, or it cannot exist in the schemas of the tools.
+   */
+  stream<
+    const Tools extends readonly Tool[] = readonly [],
+    const Definitions extends Fields = DefaultFields,
+    const Choice extends 'auto' | 'none' | 'required' | { readonly name: Tools[number]['name'] } = 'auto',
+  >(
+    request: Omit<StreamRequest<Tools, Definitions, Choice>, 'fields'> & {
+      readonly fields?: (Definitions & CheckedFields<Definitions, ToolInput<Tools>>) | undefined
+    },
+  ): ResponseStream<
+    EventOf<Tools, Definitions, Choice>,
+    ToolCallsOf<Tools, Choice>,
+    ToolInput<Tools>,
+    FieldName<Definitions>
+  > {
+    const { fields: definitions, onInvalid = 'continue', signal, ...llmRequest } = request as unknown as StreamRequest
+    checkRequest(request as unknown as StreamRequest, this.#options.provider.name)
+    const fields = definitions === undefined ? this.#fields : toRegistry(definitions)
+    const { tools = [] } = llmRequest
+    // A client's registry may serve many requests; the fields of one request are for its tools.
+    if (definitions !== undefined) for (const { path, tool } of fields.extractors) checkPath(path, tools, tool)
+    const { provider, accumulator, limits, onError } = this.#options
+    return new ResponseStream({
+      stream: this.#stream,
+      request: llmRequest,
+      provider: provider.name,
+      model: provider.model,
+      accumulator: (accumulator ?? ((options) => new ToolStreamAccumulator(options)))({ fields, limits }),
+      onInvalid,
+      signal,
+      checkPath: (path) => checkPath(path, tools),
+      onError,
+    })
+  }
+}
+
+function toRegistry(fields: Fields | undefined): FieldExtractorRegistry {
+  if (fields instanceof FieldExtractorRegistry) return fields
+  if (fields !== undefined && (typeof fields !== 'object' || Array.isArray(fields))) {
+    throw new UsageError(
+      'invalid_argument',
+      "`fields` maps names to paths, e.g. { ask_message: 'ask_slots[*].message' }, or is a FieldExtractorRegistry.",
+    )
+  }
+  const registry = new FieldExtractorRegistry()
+  for (const [field, definition] of Object.entries<FieldDefinition>(fields ?? {})) {
+    registry.register(typeof definition === 'string' ? { field, path: definition } : { ...definition, field })
+  }
+  return registry
+}
+
+function checkPath(path: string, tools: readonly Tool[], toolName?: string): void {
+  const segments = parseFieldPath(path)
+  const readable = tools.filter(({ name }) => toolName === undefined || name === toolName)
+  if (toolName !== undefined && tools.length > 0 && readable.length === 0) {
+    throw new UsageError(
+      'invalid_argument',
+      `The field with the path "${path}" is for the tool "${toolName}", which the request does not have.`,
+    )
+  }
+  if (readable.length === 0 || readable.some(({ inputSchema }) => schemaHasPath(inputSchema, segments))) return
+  const names = readable.map(
+    ({ name, inputSchema }) =>
+      `"${name}" (${Object.keys((inputSchema['properties'] as object | undefined) ?? {}).join(', ')})`,
+  )
+  throw new UsageError('invalid_argument', `The path "${path}" cannot exist in the arguments of ${names.join(' or ')}.`)
+}
+
+function checkRequest(request: StreamRequest, provider: string): void {
+  const fail = (message: string): never => {
+    throw new UsageError('invalid_argument', message, { phase: 'request', provider })
+  }
+  const { messages, tools, toolChoice, maxTokens, providerOptions, signal, onInvalid } =
+    request as Partial<StreamRequest>
+  for (const name of Object.keys(request)) {
+    if (!requestOptions.has(name))
+      fail(
+        `Unknown request option \`${name}\`. Options: ${[...requestOptions].join(', ')}. A provider's own go into \`providerOptions\`.`,
+      )
+  }
+  if (!Array.isArray(messages) || messages.length === 0)
+    fail("`messages` must hold at least one message, e.g. [{ role: 'user', content: 'Hello' }].")
+  for (const [i, message] of (messages as unknown[]).entries()) {
+    const { role, content } = (message ?? {}) as { role?: unknown; content?: unknown }
+    if (!['system', 'user', 'assistant', 'tool'].includes(role as string))
+      fail(`The \`role\` of messages[${i}] must be 'system', 'user', 'assistant' or 'tool'.`)
+    if (typeof content !== 'string' && !Array.isArray(content))
+      fail(`The \`content\` of messages[${i}] must be a string or a list of parts.`)
+    if (role === 'tool' && typeof content === 'string')
+      fail(`The \`content\` of messages[${i}] must be a list of \`tool-result\` parts.`)
+  }
+  if (tools !== undefined) {
+    if (!Array.isArray(tools)) fail('`tools` must be a list of tools made with tool().')
+    const names = new Set<unknown>()
+    for (const item of tools as readonly Partial<Tool>[]) {
+      if (typeof item.name !== 'string' || typeof item.inputSchema !== 'object')
+        fail('Every entry of `tools` must be made with tool().')
+      if (names.has(item.name)) fail(`Two tools have the name "${String(item.name)}".`)
+      names.add(item.name)
+    }
+  }
+  if (toolChoice !== undefined) {
+    const offered = (tools ?? []).map(({ name }) => name)
+    if (
+      typeof toolChoice === 'object'
+        ? !offered.includes(toolChoice.name)
+        : !['auto', 'none', 'required'].includes(toolChoice)
+    ) {
+      fail(
+        `\`toolChoice\` must be 'auto', 'none', 'required' or one of the request's tools${offered.length > 0 ? ` (${offered.join(', ')})` : ', of which there are none'}.`,
+      )
+    }
+    if (toolChoice === 'required' && offered.length === 0) fail("`toolChoice: 'required'` needs `tools`.")
+  }
+  if (maxTokens !== undefined && !(Number.isInteger(maxTokens) && maxTokens > 0))
+    fail('`maxTokens` must be a positive whole number.')
+  if (onInvalid !== undefined && !['continue', 'abort'].includes(onInvalid))
+    fail("`onInvalid` must be 'continue' or 'abort'.")
+  if (signal !== undefined && !(signal instanceof AbortSignal)) fail('`signal` must be an AbortSignal.')
+  for (const [name, options] of Object.entries((providerOptions ?? {}) as Record<string, unknown>)) {
+    if (typeof options !== 'object' || options === null)
+      fail(`\`providerOptions\` is keyed by provider name: { ${provider}: { ${name}: … } }.`)
+  }
+}

@@ -1,0 +1,261 @@
+import type { Usage } from './events.ts'
+import type { Snapshot } from './snapshot.ts'
+
+/** Stable identifiers of everything that can go wrong. Switch on these, never on a message. */
+export type ErrorCode =
+  // AbortedError
+  | 'aborted'
+  // LLMTimeoutError
+  | 'timeout'
+  // ConnectionError
+  | 'connection'
+  // HttpError
+  | 'bad_request'
+  | 'authentication'
+  | 'permission'
+  | 'not_found'
+  | 'request_timeout'
+  | 'conflict'
+  | 'request_too_large'
+  | 'rate_limited'
+  | 'quota_exhausted'
+  | 'server_error'
+  | 'overloaded'
+  | 'http_error'
+  // StreamError
+  | 'stream_truncated'
+  | 'stream_protocol'
+  | 'provider_error'
+  | 'unexpected_content_type'
+  | 'empty_response'
+  // OutputError
+  | 'output_truncated'
+  | 'refused'
+  | 'content_filtered'
+  | 'no_payload'
+  | 'invalid_json'
+  | 'schema_mismatch'
+  | 'validator_error'
+  // LimitError
+  | 'limit_exceeded'
+  // ToolError
+  | 'tool_not_found'
+  // ConsumerError
+  | 'consumer_error'
+  | 'stream_consumed'
+  // UsageError
+  | 'invalid_argument'
+  | 'unsupported'
+  | 'missing_dependency'
+
+/** Where in the life of a request an error arose. */
+export type ErrorPhase = 'request' | 'connect' | 'stream' | 'finalize' | 'validate' | 'consume'
+
+/** Facts an error may carry; every one is optional. */
+export interface LLMErrorOptions {
+  retryable?: boolean | undefined
+  phase?: ErrorPhase | undefined
+  provider?: string | undefined
+  model?: string | undefined
+  status?: number | undefined
+  requestId?: string | undefined
+  /** The provider's own error type or code, as it was sent. */
+  providerCode?: string | undefined
+  /** The provider's own explanation. Kept out of `message` and `inspect()`: it may quote the prompt. */
+  providerMessage?: string | undefined
+  /** How long the provider asked to wait, in milliseconds. */
+  retryAfterMs?: number | undefined
+  attempt?: number | undefined
+  /** A foreign error without request or response text in it. */
+  cause?: unknown
+}
+
+const brand = Symbol.for('fieldstream.LLMError')
+
+/**
+ * Base of every error fieldstream reports.
+ *
+ * `message` never holds a key, a prompt or model output. What did arrive before the failure is in `partial`,
+ * which is not enumerable, so loggers and `inspect()` do not print it.
+ */
+export class LLMError extends Error {
+  readonly code: ErrorCode
+  /** True where the same request may succeed later. Decided where the error is born. */
+  readonly retryable: boolean
+  declare readonly phase?: ErrorPhase
+  declare readonly provider?: string
+  declare readonly model?: string
+  /** HTTP status, also for errors that the provider reported inside a stream. */
+  declare readonly status?: number
+  declare readonly requestId?: string
+  declare readonly providerCode?: string
+  declare readonly providerMessage?: string
+  declare readonly retryAfterMs?: number
+  /** Which attempt failed, counted from 1. */
+  declare readonly attempt?: number
+  /** Tokens reported before the failure; `undefined` where the provider had reported none. */
+  declare readonly usage?: Usage
+  /** What had arrived: texts, raw arguments and their best-effort value. Never validated, never complete. */
+  declare readonly partial?: Snapshot
+
+  constructor(code: ErrorCode, message: string, options: LLMErrorOptions = {}) {
+    super(message, options.cause === undefined ? undefined : { cause: options.cause })
+    this.code = code
+    this.retryable = options.retryable ?? false
+    Object.defineProperty(this, brand, { value: true })
+    describeError(this, options)
+  }
+
+  /** True for errors of any copy of fieldstream, also across ESM, CJS and realms. */
+  static isInstance(error: unknown): error is LLMError {
+    return isLLMError(error)
+  }
+
+  /** The facts without `partial`, `cause` and the provider's own words. */
+  toJSON(): Record<string, unknown> {
+    return { ...(this as object), name: this.name, message: this.message }
+  }
+}
+
+/** True for errors of any copy of fieldstream, also across ESM, CJS and realms. */
+export function isLLMError(error: unknown): error is LLMError {
+  return typeof error === 'object' && error !== null && brand in error
+}
+
+/**
+ * Adds facts that only an outer layer knows (provider, model, attempt, partial …); those already set stay.
+ */
+export function describeError<E extends LLMError>(
+  error: E,
+  facts: LLMErrorOptions & { usage?: Usage | undefined; partial?: (() => Snapshot) | undefined },
+): E {
+  for (const name of [
+    'phase',
+    'provider',
+    'model',
+    'status',
+    'requestId',
+    'providerCode',
+    'retryAfterMs',
+    'attempt',
+    'usage',
+  ] as const) {
+    const value = facts[name]
+    if (value !== undefined && error[name] === undefined) {
+      Object.defineProperty(error, name, { value, enumerable: true, configurable: true })
+    }
+  }
+  if (facts.providerMessage !== undefined && error.providerMessage === undefined) {
+    Object.defineProperty(error, 'providerMessage', { value: facts.providerMessage, configurable: true })
+  }
+  const { partial } = facts
+  if (partial && !('partial' in error)) {
+    let snapshot: Snapshot | undefined
+    Object.defineProperty(error, 'partial', { get: () => (snapshot ??= partial()), configurable: true })
+  }
+  return error
+}
+
+/** The run was cancelled: by a signal, by `abort()`, or because the consumer left. `name` is `'AbortError'`. */
+export class AbortedError extends LLMError {
+  /** What was given to `abort()`, or the signal's reason, or `'consumer_return'` where the loop was left. */
+  readonly reason: unknown
+
+  constructor(reason: unknown, options: LLMErrorOptions = {}) {
+    super('aborted', typeof reason === 'string' ? `The run was aborted: ${reason}` : 'The run was aborted', options)
+    this.reason = reason
+    // Not enumerable: a reason is the host's own value and may hold anything.
+    Object.defineProperty(this, 'reason', { value: reason, enumerable: false })
+  }
+}
+
+/** Time ran out. `name` is `'TimeoutError'`. */
+export class LLMTimeoutError extends LLMError {}
+
+/** No usable connection: refused, reset, DNS or TLS failure. */
+export class ConnectionError extends LLMError {}
+
+/** The provider answered with an HTTP error status. */
+export class HttpError extends LLMError {}
+
+/** The stream broke, was cut, or said something that cannot be. */
+export class StreamError extends LLMError {}
+
+/** One fault a validator found. `message` is the validator's and may quote the value. */
+export interface OutputIssue {
+  readonly path: string
+  readonly message: string
+}
+
+/** The model's answer is not usable: cut, refused, malformed or against its schema. */
+export class OutputError extends LLMError {
+  declare readonly toolName?: string
+  declare readonly toolCallId?: string
+  /** Offset in the argument text, in UTF-16 code units, where it stopped being JSON. */
+  declare readonly position?: number
+  /** What the validator found. Not enumerable, since its messages may quote the answer. */
+  declare readonly issues?: readonly OutputIssue[]
+
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options: LLMErrorOptions & {
+      toolName?: string | undefined
+      toolCallId?: string | undefined
+      position?: number | undefined
+      issues?: readonly OutputIssue[] | undefined
+    } = {},
+  ) {
+    super(code, message, options)
+    if (options.toolName !== undefined) this.toolName = options.toolName
+    if (options.toolCallId !== undefined) this.toolCallId = options.toolCallId
+    if (options.position !== undefined) this.position = options.position
+    if (options.issues) Object.defineProperty(this, 'issues', { value: options.issues })
+  }
+}
+
+/** Something grew beyond an option. `limit` is the option's name. */
+export class LimitError extends LLMError {
+  readonly limit: string
+  readonly max: number
+
+  constructor(limit: string, max: number, message: string, options: LLMErrorOptions = {}) {
+    super('limit_exceeded', `${message}: over the limit of ${max}. Raise \`${limit}\` if this is expected.`, options)
+    this.limit = limit
+    this.max = max
+  }
+}
+
+/** The model called a tool in a way the request does not allow. */
+export class ToolError extends LLMError {
+  readonly toolName: string
+
+  constructor(code: ErrorCode, toolName: string, message: string, options: LLMErrorOptions = {}) {
+    super(code, message, options)
+    this.toolName = toolName
+  }
+}
+
+/** The application's own code failed (a listener threw), or asked for a stream in a way it cannot be had. */
+export class ConsumerError extends LLMError {}
+
+/** The call itself was wrong; thrown before anything is sent. */
+export class UsageError extends LLMError {}
+
+// Names are set on the prototypes, so that minified bundles keep them and instances stay small.
+const names: [new (...args: never[]) => LLMError, string][] = [
+  [LLMError, 'LLMError'],
+  [AbortedError, 'AbortError'],
+  [LLMTimeoutError, 'TimeoutError'],
+  [ConnectionError, 'ConnectionError'],
+  [HttpError, 'HttpError'],
+  [StreamError, 'StreamError'],
+  [OutputError, 'OutputError'],
+  [LimitError, 'LimitError'],
+  [ToolError, 'ToolError'],
+  [ConsumerError, 'ConsumerError'],
+  [UsageError, 'UsageError'],
+]
+for (const [constructor, name] of names) {
+  Object.defineProperty(constructor.prototype, 'name', { value: name, configurable: true, writable: true })
+}

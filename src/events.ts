@@ -1,0 +1,209 @@
+import type { LLMWarning, ProviderMetadata, ProviderPart } from './request.ts'
+
+/**
+ * How an answer ended. `'length'` means a token limit; `'pause'` that the provider wants the conversation sent back to go on;
+ * `'other'` a reason this version does not know (`providerFinishReason` has it).
+ */
+export type FinishReason = 'stop' | 'length' | 'tool-calls' | 'refusal' | 'content-filter' | 'pause' | 'other'
+
+/** Tokens of one answer. `raw` is what the provider reported, under its own names. */
+export interface Usage {
+  /** All prompt tokens, those read from or written to a cache included. */
+  readonly inputTokens: number
+  /** All generated tokens, reasoning included. */
+  readonly outputTokens: number
+  readonly totalTokens: number
+  readonly cacheReadTokens: number
+  readonly cacheWriteTokens: number
+  /** `undefined` where the provider does not say. */
+  readonly reasoningTokens?: number | undefined
+  readonly raw: Record<string, unknown>
+}
+
+/** Which channel carries tool arguments. */
+export type ToolInputChannel = 'native' | 'json' | 'xml'
+
+/** The answer has begun: the provider named its model and response. */
+export interface StartEvent {
+  readonly type: 'start'
+  readonly provider: string
+  readonly model: string
+  readonly responseId?: string | undefined
+  /** The provider's id of the HTTP request, for its support. */
+  readonly requestId?: string | undefined
+  readonly toolInput: ToolInputChannel
+  readonly warnings?: readonly LLMWarning[] | undefined
+}
+
+export interface TextDeltaEvent {
+  readonly type: 'text-delta'
+  readonly delta: string
+}
+
+/** A piece of the model's thinking, where the provider shows it. */
+export interface ReasoningDeltaEvent {
+  readonly type: 'reasoning-delta'
+  readonly delta: string
+}
+
+export interface ToolInputStartEvent {
+  readonly type: 'tool-input-start'
+  readonly toolCallId: string
+  readonly toolName: string
+}
+
+/** The next piece of the arguments' JSON text, as it came. */
+export interface ToolInputDeltaEvent {
+  readonly type: 'tool-input-delta'
+  readonly toolCallId: string
+  readonly delta: string
+}
+
+/** The arguments of one call are written. Nothing is validated yet: see `tool-call`. */
+export interface ToolInputEndEvent {
+  readonly type: 'tool-input-end'
+  readonly toolCallId: string
+  /** What the provider needs to see again with this call next turn. */
+  readonly metadata?: ProviderMetadata | undefined
+}
+
+/** A provider's event as it came, when the request asked for `raw`. */
+export interface RawEvent {
+  readonly type: 'raw'
+  readonly value: unknown
+}
+
+/**
+ * Ends the text or reasoning that was being written, and attaches what the provider needs to see again with it next turn
+ * (a signature, citations). For providers; consumers do not get it.
+ */
+export interface PartEndEvent {
+  readonly type: 'part-end'
+  readonly kind: 'text' | 'reasoning'
+  readonly metadata?: ProviderMetadata | undefined
+}
+
+/** A block that only its provider understands, kept in order for the next turn. For providers; consumers do not get it. */
+export interface PartEvent {
+  readonly type: 'part'
+  readonly part: ProviderPart
+}
+
+/** Tokens known so far, so that an answer that fails still has a count. For providers; consumers do not get it. */
+export interface UsageEvent {
+  readonly type: 'usage'
+  readonly usage: Usage
+}
+
+/** Something a consumer should know that is no error. Collected into the response's `warnings`. */
+export interface WarningEvent {
+  readonly type: 'warning'
+  readonly warning: LLMWarning
+}
+
+/** The provider's terminal evidence was seen. A provider yields nothing after it, and never yields it without the evidence. */
+export interface ProviderFinishEvent {
+  readonly type: 'finish'
+  readonly finishReason: FinishReason
+  /** The provider's own word for it. */
+  readonly providerFinishReason: string
+  readonly usage: Usage
+}
+
+/** What providers and middleware yield: the vocabulary every wire protocol is mapped to. */
+export type StreamEvent =
+  | StartEvent
+  | TextDeltaEvent
+  | ReasoningDeltaEvent
+  | ToolInputStartEvent
+  | ToolInputDeltaEvent
+  | ToolInputEndEvent
+  | PartEndEvent
+  | PartEvent
+  | UsageEvent
+  | WarningEvent
+  | RawEvent
+  | ProviderFinishEvent
+
+/** The next characters of a string field. All deltas of one `path`, joined, are its final value. */
+export interface FieldDeltaEvent<Field extends string = string> {
+  readonly type: 'field-delta'
+  /** The name the field was registered under. */
+  readonly field: Field
+  /** Where it stands in the arguments, e.g. `ask_slots[0].message`. */
+  readonly path: string
+  /** What the path's captures matched. */
+  readonly params: Readonly<Record<string, string>>
+  /** Never empty, never half a surrogate pair. */
+  readonly delta: string
+  /** Characters (UTF-16 code units) of this field so far, this delta included. */
+  readonly length: number
+  readonly toolCallId: string
+  readonly toolName: string
+}
+
+/** A field closed: its value is final, though the whole answer is not yet known to be. */
+export interface FieldEndEvent<Field extends string = string, Value = unknown> {
+  readonly type: 'field-end'
+  readonly field: Field
+  readonly path: string
+  readonly params: Readonly<Record<string, string>>
+  readonly value: Value
+  /** Whether the field's own schema accepts the value; `undefined` where it has none. */
+  readonly valid: boolean | undefined
+  readonly toolCallId: string
+  readonly toolName: string
+}
+
+export type FieldEvent = FieldDeltaEvent | FieldEndEvent
+
+/** A whole call: the evidence was seen, the text parsed with `JSON.parse`, the schema passed. */
+export interface ToolCallEvent<Name extends string = string, Input = unknown> {
+  readonly type: 'tool-call'
+  readonly toolCallId: string
+  readonly toolName: Name
+  readonly input: Input
+}
+
+/** When what happened, in milliseconds since the run began (monotonic clock), and how much of it. */
+export interface Metrics {
+  readonly timeToFirstEventMs: number | undefined
+  readonly timeToFirstTextMs: number | undefined
+  readonly timeToFirstFieldMs: number | undefined
+  readonly durationMs: number
+  /** Network reads, or events where the provider does not hand out reads. */
+  readonly chunks: number
+  /** Characters of text, reasoning and tool arguments. */
+  readonly characters: number
+}
+
+export interface FinishEvent {
+  readonly type: 'finish'
+  readonly finishReason: FinishReason
+  readonly providerFinishReason: string
+  readonly usage: Usage
+  readonly metrics: Metrics
+}
+
+/** A number that only grows, given to each event of one run. A delta that merged with earlier ones has the newest number. */
+export interface Sequenced {
+  readonly seq: number
+}
+
+/** What a consumer sees: plain JSON, in order. Prefer the type that `client.stream()` infers. */
+export type ResponseEvent<
+  Field extends FieldEvent = FieldEvent,
+  Call extends ToolCallEvent = ToolCallEvent,
+> = Sequenced &
+  (
+    | (StartEvent & { readonly attempt: number; readonly cached: boolean })
+    | TextDeltaEvent
+    | ReasoningDeltaEvent
+    | ToolInputStartEvent
+    | ToolInputDeltaEvent
+    | ToolInputEndEvent
+    | Field
+    | Call
+    | RawEvent
+    | FinishEvent
+  )

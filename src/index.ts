@@ -1,0 +1,86 @@
+export { StreamingLLMClient } from './client.ts'
+export type { ClientOptions, StreamRequest } from './client.ts'
+export { ResponseStream } from './response-stream.ts'
+export type { Listenable, LLMResponse } from './response-stream.ts'
+export { tool } from './tool.ts'
+export type { Tool } from './tool.ts'
+export type { JsonSchema, StandardIssue, StandardResult, StandardSchema } from './schema.ts'
+
+export { FieldExtractorRegistry } from './tool-stream/field-extractor-registry.ts'
+export type { FieldExtractor } from './tool-stream/field-extractor-registry.ts'
+export { askMessages, simpleResponses, summaryParts } from './tool-stream/extractors.ts'
+export type { FieldDefinition, FieldDefinitions, Fields, ValueAt } from './field-types.ts'
+export { ToolStreamAccumulator } from './tool-stream/tool-stream-accumulator.ts'
+export type {
+  AccumulatedToolCall,
+  AccumulatorLimits,
+  AccumulatorOptions,
+  StreamAccumulator,
+} from './tool-stream/tool-stream-accumulator.ts'
+export type { ScannerLimits } from './tool-stream/argument-scanner.ts'
+export type { PartialToolCall, Snapshot } from './snapshot.ts'
+
+export { fromBatches } from './provider.ts'
+export type { Provider, ProviderContext, StreamEvents } from './provider.ts'
+export type { Middleware, StreamFunction } from './middleware.ts'
+
+export {
+  AbortedError,
+  ConnectionError,
+  ConsumerError,
+  HttpError,
+  isLLMError,
+  LimitError,
+  LLMError,
+  LLMTimeoutError,
+  OutputError,
+  StreamError,
+  ToolError,
+  UsageError,
+} from './errors.ts'
+export type { ErrorCode, ErrorPhase, LLMErrorOptions, OutputIssue } from './errors.ts'
+
+export type {
+  FieldDeltaEvent,
+  FieldEndEvent,
+  FieldEvent,
+  FinishEvent,
+  FinishReason,
+  Metrics,
+  PartEndEvent,
+  PartEvent,
+  ProviderFinishEvent,
+  RawEvent,
+  ReasoningDeltaEvent,
+  ResponseEvent,
+  Sequenced,
+  StartEvent,
+  StreamEvent,
+  TextDeltaEvent,
+  ToolCallEvent,
+  ToolInputChannel,
+  ToolInputDeltaEvent,
+  ToolInputEndEvent,
+  ToolInputStartEvent,
+  Usage,
+  UsageEvent,
+  WarningEvent,
+} from './events.ts'
+export type {
+  AssistantMessage,
+  ImagePart,
+  LLMRequest,
+  LLMWarning,
+  Message,
+  ProviderMetadata,
+  ProviderPart,
+  Reasoning,
+  ReasoningPart,
+  SystemMessage,
+  TextPart,
+  ToolCallPart,
+  ToolChoice,
+  ToolMessage,
+  ToolResultPart,
+  UserMessage,
+} from './request.ts'

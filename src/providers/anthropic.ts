@@ -1,0 +1,628 @@
+import { StreamError, UsageError } from '../errors.ts'
+import type { FinishReason, StreamEvent, Usage } from '../events.ts'
+import { fromBatches, type Provider, type ProviderContext, type StreamEvents } from '../provider.ts'
+import type { ImagePart, LLMRequest, LLMWarning, Message, ProviderMetadata, ToolChoice } from '../request.ts'
+import type { Tool } from '../tool.ts'
+import { ServerSentEventReader, type WireLimits } from '../wire/server-sent-events.ts'
+import { messageIn, toHttpError, toTransportError } from '../wire/transport-errors.ts'
+
+/** Any client of the official SDKs: `Anthropic`, `AnthropicBedrock`, `AnthropicVertex`, `AnthropicFoundry` … */
+export interface AnthropicClient {
+  readonly messages: { create(body: never, options?: never): PromiseLike<unknown> }
+  post?(path: string, options?: never): PromiseLike<unknown>
+}
+
+export interface AnthropicOptions {
+  readonly model: string
+  /** An SDK client that is already set up. Without one, `@anthropic-ai/sdk` is loaded at the first request. */
+  readonly client?: AnthropicClient | undefined
+  /** Default: the environment variable `ANTHROPIC_API_KEY`. */
+  readonly apiKey?: string | undefined
+  /** Default: `ANTHROPIC_BASE_URL`, else the public service. */
+  readonly baseURL?: string | undefined
+  /** Used instead of the global `fetch`, for proxies and tests. */
+  readonly fetch?: typeof globalThis.fetch | undefined
+  /** Sent with every request, e.g. `{ 'anthropic-beta': '…' }`. */
+  readonly headers?: Readonly<Record<string, string>> | undefined
+  /** Tokens to generate at most where a request does not say; the API requires a number. Default 8192. */
+  readonly maxTokens?: number | undefined
+  /** Whether tool arguments are sent while they are written, not value by value. Turn it off for gateways that refuse the flag. Default true. */
+  readonly eagerInputStreaming?: boolean | undefined
+  readonly limits?: WireLimits | undefined
+}
+
+/** JSON off the wire or on it. */
+type Json = Record<string, unknown>
+
+const providerName = 'anthropic'
+
+/**
+ * Claude through the Messages API.
+ *
+ * @throws UsageError where `model` is missing, or `client` comes with options that only a client made here would use. A
+ * missing key or SDK is a `UsageError` of the first request.
+ */
+export function anthropic(options: AnthropicOptions): Provider {
+  const { model, client, headers, limits } = options
+  if (typeof model !== 'string' || model === '') {
+    throw new UsageError(
+      'invalid_argument',
+      "anthropic() needs a `model`, e.g. anthropic({ model: 'claude-sonnet-4-5' }).",
+    )
+  }
+  for (const name of ['apiKey', 'baseURL', 'fetch'] as const) {
+    if (client && options[name] !== undefined) {
+      throw new UsageError(
+        'invalid_argument',
+        `anthropic() got both \`client\` and \`${name}\`: set \`${name}\` on the client.`,
+      )
+    }
+  }
+  let loading: Promise<AnthropicClient> | undefined
+
+  async function* batches(
+    request: LLMRequest,
+    { signal }: ProviderContext,
+  ): AsyncGenerator<StreamEvent[], void, undefined> {
+    const warnings: LLMWarning[] = []
+    const body = toRequestBody(request, options, warnings)
+    let reader: ServerSentEventReader | undefined
+    let isFinished = false
+    let phase: 'connect' | 'stream' = 'connect'
+    try {
+      const sdk = client ?? (await (loading ??= loadClient(options).finally(() => (loading = undefined))))
+      const call = send(sdk, body, { signal, maxRetries: 0, ...(headers && { headers }) })
+      const response = await rawResponse(call)
+      const requestId = response?.headers.get('request-id') ?? undefined
+      const mapper = new EventMapper({ model, raw: request.raw, requestId, warnings })
+      phase = 'stream'
+      if (!response || isBinary(response)) {
+        // Not server-sent events (Bedrock's frames), or no response to be had: the SDK's own iterator.
+        for await (const event of (await call) as AsyncIterable<unknown>) {
+          yield mapper.push([event])
+          if ((isFinished = mapper.isFinished)) return
+        }
+      } else {
+        reader = new ServerSentEventReader(await eventBody(response), limits)
+        for (let events; (events = await reader.read());) {
+          yield mapper.push(events.map(({ data }) => parseData(data)))
+          if ((isFinished = mapper.isFinished)) return
+        }
+      }
+      throw mapper.truncated()
+    } catch (error) {
+      throw toTransportError(error, providerName, signal, phase)
+    } finally {
+      if (isFinished) reader?.drain()
+      else reader?.cancel()
+    }
+  }
+
+  return {
+    name: providerName,
+    model,
+    stream: (request, context) => fromBatches(() => batches(request, context)),
+  }
+}
+
+/**
+ * Maps the SDK's raw stream, `await client.messages.create({ …, stream: true })`, to events for a `ToolStreamAccumulator`.
+ *
+ * @throws StreamError `stream_truncated` where the stream ends without `message_stop`, which the SDK does not notice.
+ */
+export function toStreamEvents(stream: AsyncIterable<{ readonly type: string }>): StreamEvents {
+  return fromBatches(async function* () {
+    const mapper = new EventMapper({ model: '' })
+    try {
+      for await (const event of stream) {
+        yield mapper.push([event])
+        if (mapper.isFinished) return
+      }
+    } catch (error) {
+      throw toTransportError(error, providerName, new AbortController().signal, 'stream')
+    }
+    throw mapper.truncated()
+  })
+}
+
+async function loadClient({ apiKey, baseURL, fetch }: AnthropicOptions): Promise<AnthropicClient> {
+  const environment = typeof process === 'undefined' ? {} : process.env
+  let key = apiKey ?? environment['ANTHROPIC_API_KEY']
+  if (!key) {
+    if (!fetch && !baseURL && !environment['ANTHROPIC_BASE_URL']) {
+      throw new UsageError(
+        'invalid_argument',
+        'No API key for Anthropic: set ANTHROPIC_API_KEY, or pass `apiKey` or `client` to anthropic().',
+      )
+    }
+    // A gateway or a `fetch` of one's own may need none, but the SDK insists. Left to itself it would read key files.
+    key = 'none'
+  }
+  let sdk: { Anthropic: new (options: object) => AnthropicClient }
+  try {
+    sdk = (await import('@anthropic-ai/sdk')) as unknown as typeof sdk
+  } catch (cause) {
+    throw new UsageError(
+      'missing_dependency',
+      'anthropic() needs the official SDK: npm install @anthropic-ai/sdk (version 1), or pass `client`.',
+      { cause },
+    )
+  }
+  return new sdk.Anthropic({ apiKey: key, ...(baseURL && { baseURL }), ...(fetch && { fetch }) })
+}
+
+/** Sends the request as `messages.create()` does, but for its warnings about models, which it prints to the console. */
+function send(client: AnthropicClient, body: Json, options: Json): PromiseLike<unknown> {
+  return client.post
+    ? client.post('/v1/messages', { ...options, body, stream: true } as never)
+    : client.messages.create(body as never, options as never)
+}
+
+/** The response behind an SDK's promise; `undefined` for clients whose promise has none. */
+async function rawResponse(call: PromiseLike<unknown>): Promise<Response | undefined> {
+  if (!('asResponse' in call)) return undefined
+  return (call as { asResponse(): Promise<Response> }).asResponse()
+}
+
+function isBinary(response: Response): boolean {
+  return response.headers.get('content-type')?.includes('application/vnd.amazon.eventstream') ?? false
+}
+
+/** The body, once it is sure to be an event stream: gateways answer with pages and errors under status 200. */
+async function eventBody(response: Response): Promise<ReadableStream<Uint8Array>> {
+  const { body, headers } = response
+  const requestId = headers.get('request-id') ?? undefined
+  const facts = { retryable: true, phase: 'stream', provider: providerName, requestId } as const
+  if (!body) throw new StreamError('empty_response', 'anthropic answered without a body.', facts)
+  const contentType = headers.get('content-type')
+  if (contentType === null || contentType.includes('text/event-stream')) return body
+  await body.cancel()
+  throw new StreamError(
+    'unexpected_content_type',
+    `anthropic answered with ${contentType.split(';')[0] ?? ''} where an event stream was due. Check the base URL, and any gateway in between.`,
+    facts,
+  )
+}
+
+function parseData(data: string): unknown {
+  try {
+    return JSON.parse(data)
+  } catch {
+    // The parser's own message would quote the answer.
+    throw protocolError('an event is not JSON')
+  }
+}
+
+function protocolError(problem: string): StreamError {
+  return new StreamError('stream_protocol', `anthropic broke its protocol: ${problem}.`, {
+    retryable: true,
+    phase: 'stream',
+    provider: providerName,
+  })
+}
+
+// ---------------------------------------------------------------------------------------------------------------- request
+
+function toRequestBody(request: LLMRequest, options: AnthropicOptions, warnings: LLMWarning[]): Json {
+  const { maxTokens = options.maxTokens ?? 8192, temperature, topP, stop, tools, toolChoice, reasoning } = request
+  const leading = request.messages.findIndex(({ role }) => role !== 'system')
+  const instructions = request.messages
+    .slice(0, leading < 0 ? undefined : leading)
+    .map(({ content }) => content as string)
+  if (request.system !== undefined) instructions.unshift(request.system)
+  const forced = toolChoice === 'required' || typeof toolChoice === 'object'
+  if (reasoning && forced) {
+    throw new UsageError(
+      'unsupported',
+      "Anthropic does not think when a tool is forced: leave out `reasoning`, or set `toolChoice: 'auto'`.",
+    )
+  }
+  const body: Json = {
+    model: options.model,
+    max_tokens: maxTokens,
+    messages: toMessages(leading < 0 ? [] : request.messages.slice(leading), warnings),
+    stream: true,
+  }
+  if (instructions.length > 0) body['system'] = instructions.join('\n\n')
+  if (temperature !== undefined) body['temperature'] = temperature
+  if (topP !== undefined) body['top_p'] = topP
+  if (stop && stop.length > 0) body['stop_sequences'] = stop
+  if (reasoning) Object.assign(body, toThinking(reasoning))
+  if (tools && tools.length > 0) {
+    body['tools'] = tools.map((tool) => toTool(tool, options.eagerInputStreaming ?? true))
+    if (toolChoice !== undefined) body['tool_choice'] = toToolChoice(toolChoice)
+  }
+  return { ...body, ...request.providerOptions?.[providerName] }
+}
+
+function toThinking(reasoning: NonNullable<LLMRequest['reasoning']>): Json {
+  return 'budgetTokens' in reasoning
+    ? { thinking: { type: 'enabled', budget_tokens: reasoning.budgetTokens } }
+    : { thinking: { type: 'adaptive' }, output_config: { effort: reasoning.effort } }
+}
+
+function toTool({ name, description, inputSchema, strict, definition }: Tool, eager: boolean): Json {
+  return (
+    definition?.[providerName] ?? {
+      name,
+      input_schema: inputSchema,
+      ...(description !== undefined && { description }),
+      ...(strict !== undefined && { strict }),
+      // Without it each value arrives at once when it is complete.
+      ...(eager && { eager_input_streaming: true }),
+    }
+  )
+}
+
+function toToolChoice(choice: ToolChoice): Json {
+  if (typeof choice === 'object') return { type: 'tool', name: choice.name }
+  return { type: choice === 'required' ? 'any' : choice }
+}
+
+function toMessages(messages: readonly Message[], warnings: LLMWarning[]): Json[] {
+  const converted: { role: string; content: string | Json[] }[] = []
+  let previous: Message['role'] | undefined
+  for (const message of messages) {
+    const content = typeof message.content === 'string' ? message.content : toBlocks(message.content, warnings)
+    const last = converted.at(-1)
+    if (previous === 'tool' && message.role !== 'assistant' && last && Array.isArray(last.content)) {
+      // Results, and what the user adds to them, are one turn.
+      last.content.push(...(typeof content === 'string' ? [{ type: 'text', text: content }] : content))
+    } else {
+      previous = message.role
+      converted.push({ role: message.role === 'tool' ? 'user' : message.role, content })
+    }
+  }
+  return converted
+}
+
+function toBlocks(parts: Exclude<Message['content'], string>, warnings: LLMWarning[]): Json[] {
+  const blocks: Json[] = []
+  for (const part of parts) {
+    const own = part.type === 'provider' ? undefined : part.metadata?.[providerName]
+    switch (part.type) {
+      case 'text':
+        // The API refuses empty text, which an answer that only calls tools may hold.
+        if (part.text !== '') blocks.push({ type: 'text', text: part.text, ...own })
+        break
+      case 'image':
+        blocks.push({ type: 'image', source: toImageSource(part), ...own })
+        break
+      case 'reasoning':
+        if (own?.['signature']) blocks.push({ type: 'thinking', thinking: part.text, ...own })
+        else
+          warnings.push({
+            code: 'dropped-content',
+            message: 'Reasoning without a signature of anthropic was not sent.',
+          })
+        break
+      case 'tool-call':
+        blocks.push({ type: 'tool_use', id: part.toolCallId, name: part.toolName, input: part.input, ...own })
+        break
+      case 'tool-result':
+        blocks.push({
+          type: 'tool_result',
+          tool_use_id: part.toolCallId,
+          content: typeof part.output === 'string' ? part.output : (JSON.stringify(part.output) ?? ''),
+          ...(part.isError && { is_error: true }),
+          ...own,
+        })
+        break
+      case 'provider':
+        if (part.provider === providerName) blocks.push(part.value)
+        else
+          warnings.push({
+            code: 'dropped-content',
+            message: `Content that only ${part.provider} understands was not sent.`,
+          })
+        break
+    }
+  }
+  return blocks
+}
+
+function toImageSource(part: ImagePart): Json {
+  if ('url' in part) return { type: 'url', url: part.url }
+  return {
+    type: 'base64',
+    media_type: part.mediaType,
+    data: typeof part.data === 'string' ? part.data : toBase64(part.data),
+  }
+}
+
+function toBase64(bytes: Uint8Array): string {
+  let binary = ''
+  // In slices: spreading a whole picture would overflow the stack.
+  for (let i = 0; i < bytes.length; i += 8192) binary += String.fromCharCode(...bytes.subarray(i, i + 8192))
+  return btoa(binary)
+}
+
+// ----------------------------------------------------------------------------------------------------------------- events
+
+const finishReasons: Partial<Record<string, FinishReason>> = {
+  end_turn: 'stop',
+  stop_sequence: 'stop',
+  max_tokens: 'length',
+  model_context_window_exceeded: 'length',
+  tool_use: 'tool-calls',
+  refusal: 'refusal',
+  pause_turn: 'pause',
+  compaction: 'pause',
+}
+
+/** HTTP statuses of the errors that may arrive inside a stream. */
+const errorStatuses: Partial<Record<string, number>> = {
+  invalid_request_error: 400,
+  authentication_error: 401,
+  billing_error: 402,
+  permission_error: 403,
+  not_found_error: 404,
+  request_too_large: 413,
+  rate_limit_error: 429,
+  api_error: 500,
+  timeout_error: 504,
+  overloaded_error: 529,
+}
+
+/** An open content block. `json` is what `input_json_delta`s brought so far. */
+interface Block {
+  readonly content: Json
+  json: string
+}
+
+interface MapperContext {
+  readonly model: string
+  readonly raw?: boolean | undefined
+  readonly requestId?: string | undefined
+  readonly warnings?: readonly LLMWarning[] | undefined
+}
+
+/** Maps `RawMessageStreamEvent`s, from our own decoding or an SDK's. */
+class EventMapper {
+  readonly #context: MapperContext
+  readonly #blocks = new Map<unknown, Block>()
+  #hasStarted = false
+  #usage: Json = {}
+  #stopReason: string | undefined
+  #failure: unknown
+  /** Whether `message_stop` was seen, with all it needs. Nothing is to be pushed after that. */
+  isFinished = false
+
+  constructor(context: MapperContext) {
+    this.#context = context
+  }
+
+  /** Where an event is wrong, returns what came before it, and throws at the next push. */
+  push(events: readonly unknown[]): StreamEvent[] {
+    if (this.#failure) throw this.#failure
+    const mapped: StreamEvent[] = []
+    try {
+      for (const event of events) {
+        if (this.isFinished) break
+        if (this.#context.raw) mapped.push({ type: 'raw', value: event })
+        this.#map(event as Json, mapped)
+      }
+    } catch (error) {
+      if (mapped.length === 0) throw error
+      this.#failure = error
+    }
+    return mapped
+  }
+
+  truncated(): unknown {
+    if (this.#failure) return this.#failure
+    const facts = {
+      retryable: true,
+      phase: 'stream',
+      provider: providerName,
+      requestId: this.#context.requestId,
+    } as const
+    return this.#hasStarted
+      ? new StreamError(
+          'stream_truncated',
+          'The stream of anthropic ended before the answer was complete (no `message_stop`).',
+          facts,
+        )
+      : new StreamError('empty_response', 'anthropic answered with an empty stream.', facts)
+  }
+
+  #map(event: Json, out: StreamEvent[]): void {
+    switch (event['type']) {
+      case 'message_start': {
+        if (this.#hasStarted) throw protocolError('a second answer began')
+        this.#hasStarted = true
+        const { id, model, usage } = event['message'] as Json
+        const { requestId, warnings } = this.#context
+        out.push({
+          type: 'start',
+          provider: providerName,
+          model: typeof model === 'string' ? model : this.#context.model,
+          responseId: id as string,
+          requestId,
+          toolInput: 'native',
+          ...(warnings && warnings.length > 0 && { warnings }),
+        })
+        this.#mergeUsage(usage, out)
+        return
+      }
+      case 'content_block_start':
+        this.#start(event['index'], event['content_block'] as Json, out)
+        return
+      case 'content_block_delta':
+        this.#delta(this.#block(event['index']), event['delta'] as Json, out)
+        return
+      case 'content_block_stop': {
+        const block = this.#block(event['index'])
+        this.#blocks.delete(event['index'])
+        this.#stop(block, out)
+        return
+      }
+      case 'message_delta': {
+        const { stop_reason: reason } = event['delta'] as Json
+        if (typeof reason === 'string') this.#stopReason = reason
+        this.#mergeUsage(event['usage'], out)
+        return
+      }
+      case 'message_stop':
+        this.#finish(out)
+        return
+      case 'error':
+        throw this.#reported(event['error'] as Json | undefined)
+      default:
+      // `ping`, and events newer than this version, which the API asks clients to ignore.
+    }
+  }
+
+  #block(index: unknown): Block {
+    const block = this.#blocks.get(index)
+    if (!block) throw protocolError('something arrived for a content block that is not open')
+    return block
+  }
+
+  #start(index: unknown, content: Json, out: StreamEvent[]): void {
+    if (this.#blocks.has(index)) throw protocolError('a content block began twice')
+    this.#blocks.set(index, { content: { ...content }, json: '' })
+    // What a start already holds, such as the opening of a text, is a first delta.
+    if (content['type'] === 'text' && content['text'])
+      out.push({ type: 'text-delta', delta: content['text'] as string })
+    if (content['type'] === 'thinking' && content['thinking'])
+      out.push({ type: 'reasoning-delta', delta: content['thinking'] as string })
+    if (content['type'] === 'tool_use') {
+      out.push({ type: 'tool-input-start', toolCallId: content['id'] as string, toolName: content['name'] as string })
+    }
+  }
+
+  #delta(block: Block, delta: Json, out: StreamEvent[]): void {
+    const { content } = block
+    switch (delta['type']) {
+      case 'text_delta':
+        if (delta['text'] !== '') out.push({ type: 'text-delta', delta: delta['text'] as string })
+        return
+      case 'thinking_delta':
+        if (delta['thinking'] !== '') out.push({ type: 'reasoning-delta', delta: delta['thinking'] as string })
+        return
+      case 'input_json_delta': {
+        const json = delta['partial_json'] as string
+        if (json === '') return
+        block.json += json
+        if (content['type'] === 'tool_use')
+          out.push({ type: 'tool-input-delta', toolCallId: content['id'] as string, delta: json })
+        return
+      }
+      case 'citations_delta':
+        content['citations'] = [...((content['citations'] as unknown[] | null | undefined) ?? []), delta['citation']]
+        return
+      default:
+        // `signature_delta`, `compaction_delta` and what is newer: each member continues the block's member of that name.
+        for (const [name, value] of Object.entries(delta)) {
+          if (name === 'type') continue
+          const before = Object.hasOwn(content, name) ? content[name] : undefined
+          Object.defineProperty(content, name, {
+            value: typeof before === 'string' && typeof value === 'string' ? before + value : value,
+            enumerable: true,
+            configurable: true,
+            writable: true,
+          })
+        }
+    }
+  }
+
+  #stop({ content, json }: Block, out: StreamEvent[]): void {
+    switch (content['type']) {
+      case 'text': {
+        const { type: _, text: __, ...rest } = content
+        out.push({ type: 'part-end', kind: 'text', metadata: own(rest) })
+        return
+      }
+      case 'thinking': {
+        const { type: _, thinking: __, ...rest } = content
+        out.push({ type: 'part-end', kind: 'reasoning', metadata: own(rest) })
+        return
+      }
+      case 'tool_use': {
+        const { type: _, id, name: __, input, ...rest } = content
+        const toolCallId = id as string
+        // A call made from within code execution comes whole with its start.
+        if (json === '' && Object.keys((input as object | null | undefined) ?? {}).length > 0) {
+          out.push({ type: 'tool-input-delta', toolCallId, delta: JSON.stringify(input) })
+        }
+        out.push({ type: 'tool-input-end', toolCallId, metadata: own(rest) })
+        return
+      }
+      default: {
+        // Server tools, their results, redacted thinking, blocks newer than this version: kept for the next turn.
+        let value = content
+        if (json !== '') {
+          try {
+            value = { ...content, input: JSON.parse(json) as unknown }
+          } catch {
+            // Cut by a token limit. Without its input the block could not be sent back.
+            out.push({
+              type: 'warning',
+              warning: {
+                code: 'dropped-content',
+                message: 'A server tool call was cut and is left out of `messages`.',
+              },
+            })
+            return
+          }
+        }
+        out.push({ type: 'part', part: { type: 'provider', provider: providerName, value } })
+      }
+    }
+  }
+
+  #finish(out: StreamEvent[]): void {
+    const reason = this.#stopReason
+    if (reason === undefined) throw protocolError('the answer ended without a stop reason')
+    const finishReason = finishReasons[reason] ?? 'other'
+    // A token limit may cut a block that then never stops; nothing else may.
+    if (this.#blocks.size > 0 && finishReason !== 'length')
+      throw protocolError('the answer ended inside a content block')
+    this.isFinished = true
+    out.push({ type: 'finish', finishReason, providerFinishReason: reason, usage: toUsage(this.#usage) })
+  }
+
+  /** `message_delta` repeats running totals, so what is there replaces what was. */
+  #mergeUsage(usage: unknown, out: StreamEvent[]): void {
+    for (const [name, value] of Object.entries((usage ?? {}) as Json)) if (value !== null) this.#usage[name] = value
+    out.push({ type: 'usage', usage: toUsage(this.#usage) })
+  }
+
+  #reported(error: Json | undefined): unknown {
+    const type = typeof error?.['type'] === 'string' ? error['type'] : undefined
+    return toHttpError({
+      provider: providerName,
+      status: errorStatuses[type ?? ''] ?? 500,
+      providerCode: type,
+      providerMessage: messageIn(error),
+      requestId: this.#context.requestId,
+      inStream: true,
+    })
+  }
+}
+
+/** Metadata under this provider's name; `undefined` where there is nothing in it but nulls. */
+function own(members: Json): ProviderMetadata | undefined {
+  const present = Object.fromEntries(Object.entries(members).filter(([, value]) => value !== null && value !== ''))
+  return Object.keys(present).length > 0 ? { [providerName]: present } : undefined
+}
+
+function toUsage(raw: Json): Usage {
+  const count = (name: string): number => (typeof raw[name] === 'number' ? raw[name] : 0)
+  const cacheReadTokens = count('cache_read_input_tokens')
+  const cacheWriteTokens = count('cache_creation_input_tokens')
+  // Anthropic's `input_tokens` are those after the last cache point only.
+  const inputTokens = count('input_tokens') + cacheReadTokens + cacheWriteTokens
+  const outputTokens = count('output_tokens')
+  const reasoningTokens = (raw['output_tokens_details'] as Json | undefined)?.['thinking_tokens']
+  return {
+    inputTokens,
+    outputTokens,
+    totalTokens: inputTokens + outputTokens,
+    cacheReadTokens,
+    cacheWriteTokens,
+    ...(typeof reasoningTokens === 'number' && { reasoningTokens }),
+    raw: { ...raw },
+  }
+}

@@ -1,0 +1,105 @@
+import type { Tool } from './tool.ts'
+
+/** Data for one provider's eyes, by provider name. Other providers ignore it. */
+export type ProviderMetadata = Readonly<Record<string, Readonly<Record<string, unknown>>>>
+
+export interface TextPart {
+  readonly type: 'text'
+  readonly text: string
+  /** E.g. `{ anthropic: { cache_control: … } }`: merged into what is sent for this part. */
+  readonly metadata?: ProviderMetadata | undefined
+}
+
+/** A picture: its bytes (or base64) with a media type, or an address the provider fetches. */
+export type ImagePart = { readonly type: 'image'; readonly metadata?: ProviderMetadata | undefined } & (
+  { readonly data: Uint8Array | string; readonly mediaType: string } | { readonly url: string }
+)
+
+/** The model's thinking, with the signature its provider wants back. */
+export interface ReasoningPart {
+  readonly type: 'reasoning'
+  readonly text: string
+  readonly metadata?: ProviderMetadata | undefined
+}
+
+export interface ToolCallPart {
+  readonly type: 'tool-call'
+  readonly toolCallId: string
+  readonly toolName: string
+  /** The arguments as the model wrote them, parsed. */
+  readonly input: unknown
+  readonly metadata?: ProviderMetadata | undefined
+}
+
+export interface ToolResultPart {
+  readonly type: 'tool-result'
+  readonly toolCallId: string
+  readonly toolName?: string | undefined
+  /** Text as it is; anything else is sent as JSON. */
+  readonly output: unknown
+  readonly isError?: boolean | undefined
+  readonly metadata?: ProviderMetadata | undefined
+}
+
+/** Content in a provider's own form, e.g. a server tool's result or a document. Sent only to that provider. */
+export interface ProviderPart {
+  readonly type: 'provider'
+  readonly provider: string
+  readonly value: Readonly<Record<string, unknown>>
+}
+
+export interface SystemMessage {
+  readonly role: 'system'
+  readonly content: string
+}
+
+export interface UserMessage {
+  readonly role: 'user'
+  readonly content: string | readonly (TextPart | ImagePart | ProviderPart)[]
+}
+
+export interface AssistantMessage {
+  readonly role: 'assistant'
+  readonly content: string | readonly (TextPart | ReasoningPart | ToolCallPart | ProviderPart)[]
+}
+
+/** Results of tool calls, to follow the assistant message that made the calls. */
+export interface ToolMessage {
+  readonly role: 'tool'
+  readonly content: readonly ToolResultPart[]
+}
+
+export type Message = SystemMessage | UserMessage | AssistantMessage | ToolMessage
+
+/** `'required'` means some tool; a tool (or its name in an object) means that one. */
+export type ToolChoice = 'auto' | 'none' | 'required' | { readonly name: string }
+
+/** How much the model should think: an effort, or a budget of tokens. */
+export type Reasoning = { readonly effort: 'low' | 'medium' | 'high' } | { readonly budgetTokens: number }
+
+/** Something that did not stop the request, but that its author should know. */
+export interface LLMWarning {
+  readonly code: 'dropped-content'
+  readonly message: string
+}
+
+/** A request as providers and middleware see it. `client.stream()` takes a `StreamRequest`, which adds fields and a signal. */
+export interface LLMRequest {
+  readonly messages: readonly Message[]
+  /** Instructions that stand before the conversation. */
+  readonly system?: string | undefined
+  readonly tools?: readonly Tool[] | undefined
+  /** Default `'auto'` when there are tools. */
+  readonly toolChoice?: ToolChoice | undefined
+  /** Most tokens to generate. Each provider has its own default. */
+  readonly maxTokens?: number | undefined
+  readonly temperature?: number | undefined
+  readonly topP?: number | undefined
+  /** Texts that end the answer where the model writes them. */
+  readonly stop?: readonly string[] | undefined
+  readonly reasoning?: Reasoning | undefined
+  /** By provider name, passed through as they are: `{ anthropic: { top_k: 5 } }`. */
+  readonly providerOptions?: Readonly<Record<string, Readonly<Record<string, unknown>>>> | undefined
+  /** Also emit the provider's own events, as `raw`. Default false. */
+  readonly raw?: boolean | undefined
+}

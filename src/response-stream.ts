@@ -1,0 +1,655 @@
+import { EventEmitter } from 'eventemitter3'
+import { AssistantMessageBuilder } from './assistant-message.ts'
+import {
+  AbortedError,
+  ConsumerError,
+  describeError,
+  isLLMError,
+  LLMError,
+  OutputError,
+  type OutputIssue,
+  StreamError,
+  ToolError,
+} from './errors.ts'
+import { EventQueue } from './event-queue.ts'
+import type {
+  FieldEndEvent,
+  FinishReason,
+  Metrics,
+  ProviderFinishEvent,
+  ResponseEvent,
+  StartEvent,
+  StreamEvent,
+  ToolCallEvent,
+  Usage,
+} from './events.ts'
+import type { CheckedPath, ValueAt } from './field-types.ts'
+import type { StreamFunction } from './middleware.ts'
+import type { AssistantMessage, LLMRequest, LLMWarning, ToolChoice } from './request.ts'
+import { issuePath, type StandardResult } from './schema.ts'
+import type { Snapshot } from './snapshot.ts'
+import { FieldWatcher } from './tool-stream/field-watcher.ts'
+import type { AccumulatedToolCall, StreamAccumulator } from './tool-stream/tool-stream-accumulator.ts'
+import type { Tool } from './tool.ts'
+
+/** A complete answer: every call whole and valid. */
+export interface LLMResponse<Calls extends readonly unknown[] = readonly Omit<ToolCallEvent, 'type'>[]> {
+  readonly text: string
+  readonly reasoning: string
+  readonly toolCalls: Calls
+  readonly finishReason: FinishReason
+  /** The provider's own word for it. */
+  readonly providerFinishReason: string
+  readonly usage: Usage
+  readonly metrics: Metrics
+  readonly provider: string
+  readonly model: string
+  readonly responseId: string | undefined
+  readonly requestId: string | undefined
+  /** To append to the conversation: signatures, ids and blocks that only the provider understands are kept. */
+  readonly messages: readonly AssistantMessage[]
+  readonly warnings: readonly LLMWarning[]
+}
+
+/** What a run needs; made by the client. */
+export interface RunOptions {
+  readonly stream: StreamFunction
+  readonly request: LLMRequest
+  readonly provider: string
+  readonly model: string
+  readonly accumulator: StreamAccumulator
+  readonly onInvalid: 'continue' | 'abort'
+  readonly signal: AbortSignal | undefined
+  /** Throws where a path cannot exist in the tools' schemas. */
+  readonly checkPath: (path: string) => void
+  readonly onError: ((error: LLMError) => void) | undefined
+}
+
+type Batches = AsyncIterator<readonly StreamEvent[], unknown, undefined>
+type Listener = (event: never) => unknown
+
+/** What listeners can hear: each event under its type, and the error a run ends with. */
+export type Listenable<Event> = {
+  [Type in (Event & { readonly type: string })['type']]: Extract<Event, { readonly type: Type }>
+} & {
+  error: LLMError
+}
+
+/**
+ * One answer while it is written. `for await` reads it at the loop's own pace, and leaving the loop cancels the run; `on()`,
+ * `final()` and `field()` start the run by themselves. Any of them can be combined, if asked for before the first event.
+ */
+export class ResponseStream<
+  /** The events of this request. */
+  Event = ResponseEvent,
+  /** The tool calls of its response. */
+  Calls extends readonly unknown[] = readonly Omit<ToolCallEvent, 'type'>[],
+  /** The arguments of its tools, as the model writes them. */
+  Input = unknown,
+  /** The names of its fields. */
+  Name extends string = string,
+> implements AsyncIterable<Event> {
+  readonly #options: RunOptions
+  readonly #tools: ReadonlyMap<string, Tool> | undefined
+  readonly #controller = new AbortController()
+  readonly #emitter = new EventEmitter()
+  readonly #guarded = new Map<string, Map<Listener, Listener>>()
+  readonly #queues = new Set<EventQueue<ResponseEvent>>()
+  readonly #watchers = new Set<FieldWatcher>()
+  readonly #message = new AssistantMessageBuilder()
+  readonly #warnings: LLMWarning[] = []
+
+  #source: Batches | undefined
+  #isReading = false
+  /** Whether the run goes on by itself, not only when a consumer pulls. */
+  #isDriven = false
+  #hasLoop = false
+  #hasFinished = false
+  #seq = 0
+
+  #response: LLMResponse | undefined
+  #error: unknown
+  #isSettled = false
+  #final: Promise<LLMResponse> | undefined
+  #settle: (() => void)[] = []
+
+  #start: StartEvent | undefined
+  #usage: Usage | undefined
+  #startedAt = 0
+  #firstEventAt: number | undefined
+  #firstTextAt: number | undefined
+  #firstFieldAt: number | undefined
+  #chunks = 0
+  #characters = 0
+
+  constructor(options: RunOptions) {
+    this.#options = options
+    const { tools } = options.request
+    this.#tools = tools && new Map(tools.map((tool) => [tool.name, tool]))
+    if (options.signal?.aborted) this.#abort(options.signal.reason)
+    else options.signal?.addEventListener('abort', this.#onSignal)
+  }
+
+  /** All events. One loop per stream; it cancels the run when it is left early. */
+  [Symbol.asyncIterator](): AsyncIterableIterator<Event, undefined> {
+    if (this.#hasLoop) throw consumed('A stream is looped over once')
+    const queue = this.#subscribe(
+      (_event): _event is ResponseEvent => true,
+      () => this.abort('consumer_return'),
+    )
+    this.#hasLoop = true
+    return queue as AsyncIterableIterator<unknown, undefined> as AsyncIterableIterator<Event, undefined>
+  }
+
+  /** Calls `listener` with every event of a type, and starts the run. A listener that throws is reported to the client's `onError`. */
+  on<Type extends keyof Listenable<Event> & string>(
+    type: Type,
+    listener: (event: Listenable<Event>[Type]) => unknown,
+  ): this {
+    return this.#listen('on', type, listener as Listener)
+  }
+
+  /** As `on`, for the next event of the type only. */
+  once<Type extends keyof Listenable<Event> & string>(
+    type: Type,
+    listener: (event: Listenable<Event>[Type]) => unknown,
+  ): this {
+    return this.#listen('once', type, listener as Listener)
+  }
+
+  /** Takes a listener off. */
+  off<Type extends keyof Listenable<Event> & string>(
+    type: Type,
+    listener: (event: Listenable<Event>[Type]) => unknown,
+  ): this {
+    const guarded = this.#guarded.get(type)?.get(listener as Listener)
+    if (guarded) this.#emitter.off(type, guarded as () => void)
+    this.#guarded.get(type)?.delete(listener as Listener)
+    return this
+  }
+
+  /**
+   * The complete, validated answer; starts the run. Always the same promise.
+   *
+   * @throws LLMError (as a rejection) for whatever kept the answer from being complete; `error.partial` holds what arrived.
+   */
+  final(): Promise<LLMResponse<Calls>> {
+    this.#final ??= new Promise<LLMResponse>((resolve, reject) => {
+      this.#onSettled(() => (this.#response ? resolve(this.#response) : reject(this.#error)))
+    })
+    // Who also loops sees the error there; an unwatched promise must not bring the process down.
+    this.#final.catch(() => undefined)
+    this.#drive()
+    return this.#final as Promise<LLMResponse<readonly unknown[]>> as Promise<LLMResponse<Calls>>
+  }
+
+  /**
+   * The value at a path of the tool arguments, as soon as it closes in any call; `undefined` where the whole answer does not
+   * have it. Starts the run. The value is not validated yet.
+   *
+   * @throws UsageError where the path is malformed or cannot exist; LLMError (as a rejection) where the run fails first.
+   */
+  field<const Path extends string>(path: Path & CheckedPath<Path, Input>): Promise<ValueAt<Input, Path> | undefined> {
+    const promise = new Promise<unknown>((resolve, reject) => {
+      this.#options.checkPath(path)
+      const watcher = new FieldWatcher(path, (value) => {
+        this.#watchers.delete(watcher)
+        resolve(value)
+      })
+      this.#watchers.add(watcher)
+      for (const { toolCallId, inputText } of this.#options.accumulator.snapshot().toolCalls)
+        watcher.write(toolCallId, inputText)
+      this.#onSettled(() => (this.#response ? resolve(undefined) : reject(this.#error)))
+    })
+    promise.catch(() => undefined)
+    this.#drive()
+    return promise as Promise<ValueAt<Input, Path> | undefined>
+  }
+
+  /** The text of one field as it is written; of all its places, one after the other. */
+  fields(name: Name): AsyncIterableIterator<string, undefined> {
+    return this.#deltas(
+      (event): event is Extract<ResponseEvent, { type: 'field-delta' }> =>
+        event.type === 'field-delta' && event.field === name,
+    )
+  }
+
+  /** The plain text of the answer as it is written, without reasoning and tool arguments. */
+  get textStream(): AsyncIterableIterator<string, undefined> {
+    return this.#deltas((event): event is Extract<ResponseEvent, { type: 'text-delta' }> => event.type === 'text-delta')
+  }
+
+  /** What has arrived so far, put together on demand. Nothing in it is validated. */
+  snapshot(): Snapshot {
+    return { text: this.#message.text, reasoning: this.#message.reasoning, ...this.#options.accumulator.snapshot() }
+  }
+
+  /** Stops the run: closes the connection, and ends every loop and promise with an `AbortedError` that carries `reason`. */
+  abort(reason?: unknown): void {
+    this.#abort(reason ?? 'abort() was called')
+  }
+
+  /** The events as lines of JSON in UTF-8, e.g. for `new Response(…)`. Fails where the run fails; cancelling it cancels the run. */
+  toReadableStream(): ReadableStream<Uint8Array> {
+    const events = this[Symbol.asyncIterator]()
+    const encoder = new TextEncoder()
+    return new ReadableStream(
+      {
+        async pull(controller) {
+          const { value, done } = await events.next()
+          if (done) controller.close()
+          else controller.enqueue(encoder.encode(`${JSON.stringify(value)}\n`))
+        },
+        async cancel() {
+          await events.return?.()
+        },
+      },
+      // Reads nothing ahead of its reader.
+      { highWaterMark: 0 },
+    )
+  }
+
+  // ------------------------------------------------------------------------------------------------------------ consumers
+
+  #subscribe<Event extends ResponseEvent>(
+    accepts: (event: ResponseEvent) => event is Event,
+    leave: () => void,
+  ): EventQueue<Event> {
+    if (this.#seq > 0) throw consumed('The run had begun when this was asked for')
+    const queue = new EventQueue<Event>(
+      accepts,
+      () => this.#read(),
+      () => {
+        this.#queues.delete(queue as unknown as EventQueue<ResponseEvent>)
+        leave()
+      },
+    )
+    if (this.#isSettled) queue.finish(this.#error)
+    else this.#queues.add(queue as unknown as EventQueue<ResponseEvent>)
+    return queue
+  }
+
+  #deltas(
+    accepts: (event: ResponseEvent) => event is Extract<ResponseEvent, { delta: string }>,
+  ): AsyncIterableIterator<string, undefined> {
+    // Leaving the only view there is cancels the run; others may go on without this one.
+    const events = this.#subscribe(accepts, () => {
+      if (!this.#isDriven && this.#queues.size === 0) this.abort('consumer_return')
+    })
+    return {
+      [Symbol.asyncIterator]() {
+        return this
+      },
+      async next() {
+        const { value, done } = await events.next()
+        return done ? { value: undefined, done } : { value: value.delta, done: false }
+      },
+      async return() {
+        await events.return()
+        return { value: undefined, done: true }
+      },
+    }
+  }
+
+  #listen(method: 'on' | 'once', type: string, listener: Listener): this {
+    const guarded = (event: never): void => {
+      try {
+        const result = listener(event)
+        if (result instanceof Promise) result.catch((error: unknown) => this.#reportListener(type, error))
+      } catch (error) {
+        this.#reportListener(type, error)
+      }
+    }
+    let known = this.#guarded.get(type)
+    if (!known) this.#guarded.set(type, (known = new Map()))
+    known.set(listener, guarded)
+    this.#emitter[method](type, guarded as () => void)
+    if (this.#isSettled && type === 'error' && this.#error !== undefined)
+      queueMicrotask(() => guarded(this.#error as never))
+    this.#drive()
+    return this
+  }
+
+  #reportListener(type: string, cause: unknown): void {
+    this.#report(
+      new ConsumerError('consumer_error', `A listener for "${type}" threw; the run goes on.`, {
+        phase: 'consume',
+        cause,
+      }),
+    )
+  }
+
+  #report(error: LLMError): void {
+    try {
+      this.#options.onError?.(error)
+    } catch {
+      // A hook for errors that fails has nobody left to tell.
+    }
+  }
+
+  #onSettled(callback: () => void): void {
+    if (this.#isSettled) callback()
+    else this.#settle.push(callback)
+  }
+
+  // ------------------------------------------------------------------------------------------------------------------ run
+
+  /** Lets the run go on by itself, from the next microtask on: what is asked for in the same breath misses nothing. */
+  #drive(): void {
+    if (this.#isDriven || this.#isSettled) return
+    this.#isDriven = true
+    queueMicrotask(() => this.#read())
+  }
+
+  readonly #onSignal = (): void => this.#abort(this.#options.signal?.reason)
+
+  #abort(reason: unknown): void {
+    if (!this.#isSettled) this.#fail(new AbortedError(reason, { phase: this.#start ? 'stream' : 'connect' }))
+  }
+
+  /** Reads the next batch, unless one is on its way. Callbacks, not `await`: an abort must not wait for a read that hangs. */
+  #read(): void {
+    if (this.#isReading || this.#isSettled || this.#hasFinished) return
+    this.#isReading = true
+    try {
+      this.#source ??= this.#open()
+      this.#source.next().then(
+        ({ done, value }) => this.#onBatch(done ? undefined : (value as readonly StreamEvent[])),
+        (error: unknown) => this.#fail(error),
+      )
+    } catch (error) {
+      this.#fail(error)
+    }
+  }
+
+  #open(): Batches {
+    this.#startedAt = performance.now()
+    const events = this.#options.stream(this.#options.request, { signal: this.#controller.signal, attempt: 1 })
+    if (events.batches) return events.batches()
+    const single = events[Symbol.asyncIterator]()
+    return {
+      next: async () => {
+        const { done, value } = await single.next()
+        return done ? { done, value: undefined } : { value: [value] }
+      },
+      return: async () => {
+        await single.return?.()
+        return { done: true, value: undefined }
+      },
+    }
+  }
+
+  #onBatch(batch: readonly StreamEvent[] | undefined): void {
+    this.#isReading = false
+    if (this.#isSettled) return
+    if (!batch) {
+      const message = `${this.#options.provider} ended its stream without saying that the answer is complete.`
+      this.#fail(new StreamError('stream_truncated', message, { retryable: true, phase: 'stream' }))
+      return
+    }
+    this.#chunks++
+    for (const queue of this.#queues) queue.startBatch()
+    try {
+      for (const event of batch) {
+        this.#onEvent(event)
+        if (this.#isSettled || this.#hasFinished) break
+      }
+    } catch (error) {
+      this.#fail(error)
+    }
+    for (const queue of this.#queues) queue.endBatch()
+    if (this.#isDriven || [...this.#queues].some((queue) => queue.isWaiting)) this.#read()
+  }
+
+  #onEvent(event: StreamEvent): void {
+    this.#message.push(event)
+    switch (event.type) {
+      case 'start':
+        this.#start ??= event
+        this.#warnings.push(...(event.warnings ?? []))
+        this.#emit({ ...event, attempt: 1, cached: false, seq: ++this.#seq })
+        return
+      case 'text-delta':
+        this.#firstTextAt ??= performance.now()
+        this.#characters += event.delta.length
+        this.#emit({ type: 'text-delta', delta: event.delta, seq: ++this.#seq })
+        return
+      case 'reasoning-delta':
+        this.#characters += event.delta.length
+        this.#emit({ type: 'reasoning-delta', delta: event.delta, seq: ++this.#seq })
+        return
+      case 'tool-input-start':
+        this.#checkOffered(event.toolName)
+        this.#emit({ ...event, seq: ++this.#seq })
+        this.#accumulate(event)
+        return
+      case 'tool-input-delta':
+        this.#characters += event.delta.length
+        this.#emit({ type: 'tool-input-delta', toolCallId: event.toolCallId, delta: event.delta, seq: ++this.#seq })
+        this.#accumulate(event)
+        for (const watcher of this.#watchers) watcher.write(event.toolCallId, event.delta)
+        return
+      case 'tool-input-end':
+        this.#emit({ type: 'tool-input-end', toolCallId: event.toolCallId, seq: ++this.#seq })
+        this.#accumulate(event)
+        return
+      case 'usage':
+        this.#usage = event.usage
+        return
+      case 'warning':
+        this.#warnings.push(event.warning)
+        return
+      case 'raw':
+        this.#emit({ ...event, seq: ++this.#seq })
+        return
+      case 'finish':
+        this.#accumulate(event)
+        this.#complete(event)
+        return
+      case 'part':
+      case 'part-end':
+        return
+      default:
+        event satisfies never
+    }
+  }
+
+  #accumulate(event: StreamEvent): void {
+    const { accumulator, onInvalid } = this.#options
+    for (const fieldEvent of accumulator.push(event)) {
+      this.#firstFieldAt ??= performance.now()
+      this.#emit({ ...fieldEvent, seq: ++this.#seq })
+      if (fieldEvent.type === 'field-end' && fieldEvent.valid === false && onInvalid === 'abort')
+        throw invalidField(fieldEvent)
+    }
+    if (accumulator.error) throw accumulator.error
+  }
+
+  #emit(event: ResponseEvent): void {
+    this.#firstEventAt ??= performance.now()
+    for (const queue of this.#queues) queue.push(event)
+    this.#emitter.emit(event.type, event)
+  }
+
+  #checkOffered(toolName: string): void {
+    const { toolChoice } = this.#options.request
+    const isOffered =
+      !this.#tools || (typeof toolChoice === 'object' ? toolChoice.name === toolName : this.#tools.has(toolName))
+    if (isOffered) return
+    const name = /^[\w-]{1,64}$/.test(toolName) ? `"${toolName}"` : 'with a name no tool can have'
+    throw new ToolError(
+      'tool_not_found',
+      toolName,
+      `The model called a tool ${name} that the request does not offer.`,
+      { phase: 'stream' },
+    )
+  }
+
+  // --------------------------------------------------------------------------------------------------------------- ending
+
+  /** Takes the terminal evidence. Where every validator answers at once, so does this. */
+  #complete(finish: ProviderFinishEvent): void {
+    this.#hasFinished = true
+    this.#usage = finish.usage
+    this.#release()
+    const { toolCalls } = this.#options.accumulator
+    const { toolChoice } = this.#options.request
+    if (toolCalls.length === 0 && (toolChoice === 'required' || typeof toolChoice === 'object'))
+      throw missingCall(toolChoice, finish.finishReason)
+    const checked = toolCalls.map((call) => this.#validate(call))
+    if (checked.some((result) => result instanceof Promise)) {
+      Promise.all(checked).then(
+        (calls) => this.#succeed(finish, calls),
+        (error: unknown) => this.#fail(error),
+      )
+    } else this.#succeed(finish, checked as ToolCallEvent[])
+  }
+
+  #validate(call: AccumulatedToolCall): ToolCallEvent | Promise<ToolCallEvent> {
+    const { toolCallId, toolName, input } = call
+    const toEvent = (result: StandardResult<unknown>): ToolCallEvent => {
+      if (result.issues)
+        throw schemaMismatch(
+          call,
+          result.issues.map((issue) => ({ path: issuePath(issue), message: issue.message })),
+        )
+      return { type: 'tool-call', toolCallId, toolName, input: result.value }
+    }
+    const failed = (cause: unknown): LLMError =>
+      isLLMError(cause)
+        ? cause
+        : new OutputError('validator_error', `The schema of tool "${toolName}" threw instead of answering.`, {
+            phase: 'validate',
+            cause,
+            toolName,
+            toolCallId,
+          })
+    try {
+      const result = this.#tools?.get(toolName)?.validate?.(input) ?? { value: input }
+      if (!(result instanceof Promise)) return toEvent(result)
+      return result.then(toEvent).catch((cause: unknown) => {
+        throw failed(cause)
+      })
+    } catch (cause) {
+      throw failed(cause)
+    }
+  }
+
+  #succeed(finish: ProviderFinishEvent, calls: readonly ToolCallEvent[]): void {
+    if (this.#isSettled) return
+    const { finishReason, providerFinishReason, usage } = finish
+    for (const call of calls) this.#emit({ ...call, seq: ++this.#seq })
+    const metrics = this.#metrics()
+    this.#emit({ type: 'finish', finishReason, providerFinishReason, usage, metrics, seq: ++this.#seq })
+    const inputs = new Map(this.#options.accumulator.toolCalls.map(({ toolCallId, input }) => [toolCallId, input]))
+    const { provider, model } = this.#options
+    this.#response = {
+      text: this.#message.text,
+      reasoning: this.#message.reasoning,
+      toolCalls: calls.map(({ type: _, ...call }) => call),
+      finishReason,
+      providerFinishReason,
+      usage,
+      metrics,
+      provider: this.#start?.provider ?? provider,
+      model: this.#start?.model ?? model,
+      responseId: this.#start?.responseId,
+      requestId: this.#start?.requestId,
+      messages: [this.#message.build(inputs)],
+      warnings: this.#warnings,
+    }
+    this.#end()
+    for (const queue of this.#queues) queue.finish()
+  }
+
+  #fail(error: unknown): void {
+    if (this.#isSettled) return
+    if (isLLMError(error)) {
+      const { provider, model } = this.#options
+      describeError(error, { provider, model, attempt: 1, usage: this.#usage, partial: () => this.snapshot() })
+    }
+    this.#error = error ?? new LLMError('stream_protocol', 'The provider failed without an error.')
+    this.#end()
+    const isAborted = error instanceof AbortedError
+    for (const queue of this.#queues) {
+      if (isAborted) queue.close(this.#error)
+      else queue.finish(this.#error)
+    }
+    this.#emitter.emit('error', this.#error)
+    if (isLLMError(this.#error)) this.#report(this.#error)
+  }
+
+  #end(): void {
+    this.#isSettled = true
+    this.#release()
+    for (const callback of this.#settle.splice(0)) callback()
+    this.#watchers.clear()
+  }
+
+  /** Lets go of the caller's signal and of the connection. */
+  #release(): void {
+    this.#options.signal?.removeEventListener('abort', this.#onSignal)
+    // After the evidence the provider may still drain its connection for the next request; else it is closed now.
+    if (!this.#hasFinished) this.#controller.abort(this.#error)
+    this.#source?.return?.().catch(() => undefined)
+  }
+
+  #metrics(): Metrics {
+    const since = (time: number | undefined): number | undefined =>
+      time === undefined ? undefined : time - this.#startedAt
+    return {
+      timeToFirstEventMs: since(this.#firstEventAt),
+      timeToFirstTextMs: since(this.#firstTextAt),
+      timeToFirstFieldMs: since(this.#firstFieldAt),
+      durationMs: performance.now() - this.#startedAt,
+      chunks: this.#chunks,
+      characters: this.#characters,
+    }
+  }
+}
+
+function consumed(problem: string): ConsumerError {
+  return new ConsumerError(
+    'stream_consumed',
+    `${problem}. Loops and views must be asked for before the first event; \`final()\`, \`field()\` and \`snapshot()\` work at any time.`,
+    { phase: 'consume' },
+  )
+}
+
+function missingCall(toolChoice: ToolChoice, finishReason: FinishReason): OutputError {
+  const what = typeof toolChoice === 'object' ? `tool "${toolChoice.name}"` : 'a tool'
+  return finishReason === 'length'
+    ? new OutputError(
+        'output_truncated',
+        `The answer reached its token limit before it called ${what}. Raise \`maxTokens\`.`,
+        { phase: 'finalize' },
+      )
+    : new OutputError('no_payload', `The model answered without calling ${what}.`, { phase: 'finalize' })
+}
+
+function schemaMismatch({ toolCallId, toolName }: AccumulatedToolCall, issues: readonly OutputIssue[]): OutputError {
+  const paths = [...new Set(issues.map(({ path }) => path || 'the whole'))].slice(0, 8).join(', ')
+  return new OutputError(
+    'schema_mismatch',
+    `The arguments of tool "${toolName}" are against its schema at: ${paths}. See \`issues\`.`,
+    {
+      phase: 'validate',
+      toolName,
+      toolCallId,
+      issues,
+    },
+  )
+}
+
+function invalidField({ field, path, toolName, toolCallId }: FieldEndEvent): OutputError {
+  return new OutputError(
+    'schema_mismatch',
+    `The value of field "${field}" is against its schema; the run was stopped.`,
+    {
+      phase: 'validate',
+      toolName,
+      toolCallId,
+      issues: [{ path, message: 'is against the schema of the field' }],
+    },
+  )
+}

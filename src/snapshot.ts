@@ -1,0 +1,18 @@
+/** One tool call of an unfinished answer. */
+export interface PartialToolCall {
+  readonly toolCallId: string
+  readonly toolName: string
+  /** The JSON text so far. */
+  readonly inputText: string
+  /** What of it is there: open strings as far as they go, unfinished numbers, literals and keys left out; never validated. */
+  readonly input: unknown
+  /** Whether the text is whole. It may still be against the tool's schema. */
+  readonly complete: boolean
+}
+
+/** An answer as far as it has arrived. */
+export interface Snapshot {
+  readonly text: string
+  readonly reasoning: string
+  readonly toolCalls: readonly PartialToolCall[]
+}

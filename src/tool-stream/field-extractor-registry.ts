@@ -1,0 +1,82 @@
+import { UsageError } from '../errors.ts'
+import type { StandardSchema } from '../schema.ts'
+import { addPath, createPathNode, parseFieldPath, type PathNode } from './field-path.ts'
+
+/** Names a place in tool arguments whose value is to be handed out before the whole is complete. */
+export interface FieldExtractor<Field extends string = string, Path extends string = string> {
+  /** Name under which it is reported. Several extractors may share one. */
+  readonly field: Field
+  /** See {@link parseFieldPath}: `ask_slots[*].message`, `summary_message_part_{part}`. */
+  readonly path: Path
+  /** Only in calls of this tool. Default: of any. */
+  readonly tool?: string | undefined
+  /** `'delta'`: strings character by character, anything else when it closes. `'complete'`: strings too when they close. Default `'delta'`. */
+  readonly deliver?: 'delta' | 'complete' | undefined
+  /** Checks the value when it closes (synchronously); the outcome is `valid` on `field-end`. */
+  readonly schema?: StandardSchema | undefined
+  /** Changes the value before it is reported; implies `deliver: 'complete'`. */
+  readonly map?: ((value: unknown) => unknown) | undefined
+}
+
+/** The extractors of a client or request. */
+export class FieldExtractorRegistry<const Extractors extends readonly FieldExtractor[] = readonly FieldExtractor[]> {
+  readonly #extractors: FieldExtractor[] = []
+  readonly #compiled = new Map<string, PathNode>()
+  /** Never present at run time: carries the types of the extractors. */
+  declare readonly '~extractors'?: Extractors
+
+  /** @throws UsageError as `register` does. */
+  constructor(extractors?: Extractors) {
+    for (const extractor of extractors ?? []) this.register(extractor)
+  }
+
+  /** The extractors in the order they were registered. */
+  get extractors(): readonly FieldExtractor[] {
+    return this.#extractors
+  }
+
+  /**
+   * Adds an extractor.
+   *
+   * @throws UsageError where the path is malformed, a value of another option makes no sense, or the same field already reads
+   * the same path.
+   */
+  register(extractor: FieldExtractor): this {
+    const { field, path, tool, deliver, schema, map } = extractor
+    if (typeof field !== 'string' || field === '')
+      throw invalid(`An extractor needs a \`field\`, the name to report its path ${JSON.stringify(path)} under`)
+    parseFieldPath(path)
+    if (deliver !== undefined && deliver !== 'delta' && deliver !== 'complete')
+      throw invalid(`\`deliver\` of field "${field}" is 'delta' or 'complete'`)
+    if (map && deliver === 'delta')
+      throw invalid(
+        `Field "${field}" cannot have both \`map\` and \`deliver: 'delta'\`: deltas are the value itself, piece by piece`,
+      )
+    if (schema !== undefined && !('~standard' in schema))
+      throw invalid(`\`schema\` of field "${field}" must be a Standard Schema (zod 4, Valibot, ArkType)`)
+    if (this.#extractors.some((known) => known.field === field && known.path === path && known.tool === tool)) {
+      throw invalid(`Field "${field}" is already registered for the path "${path}"`)
+    }
+    this.#extractors.push(extractor)
+    this.#compiled.clear()
+    return this
+  }
+
+  /** The tree of all paths that apply to a tool, and of `extra` ones. */
+  compile(toolName: string, extra: readonly FieldExtractor[] = []): PathNode {
+    const known = extra.length === 0 ? this.#compiled.get(toolName) : undefined
+    if (known) return known
+    const root = createPathNode()
+    for (const extractor of [...this.#extractors, ...extra]) {
+      if (extractor.tool === undefined || extractor.tool === toolName)
+        addPath(root, parseFieldPath(extractor.path), extractor)
+    }
+    // Only tools of the request are worth keeping: other names are the model's invention, and could be many.
+    if (extra.length === 0 && this.#compiled.size < 64) this.#compiled.set(toolName, root)
+    return root
+  }
+}
+
+function invalid(message: string): UsageError {
+  return new UsageError('invalid_argument', `${message}.`)
+}

@@ -1,0 +1,148 @@
+import {
+  AbortedError,
+  ConnectionError,
+  type ErrorCode,
+  HttpError,
+  isLLMError,
+  type LLMError,
+  LLMTimeoutError,
+  StreamError,
+} from '../errors.ts'
+
+/** What is known of a response with an error status, or of an error a provider reported inside a stream. */
+export interface HttpFailure {
+  readonly provider: string
+  readonly status: number
+  /** The provider's own error type or code. */
+  readonly providerCode?: string | undefined
+  readonly providerMessage?: string | undefined
+  readonly headers?: Headers | undefined
+  readonly requestId?: string | undefined
+  /** Whether it arrived after the response had begun. */
+  readonly inStream?: boolean | undefined
+}
+
+const statusCodes: Partial<Record<number, ErrorCode>> = {
+  400: 'bad_request',
+  401: 'authentication',
+  402: 'quota_exhausted',
+  403: 'permission',
+  404: 'not_found',
+  408: 'request_timeout',
+  409: 'conflict',
+  413: 'request_too_large',
+  422: 'bad_request',
+  429: 'rate_limited',
+  503: 'overloaded',
+  529: 'overloaded',
+}
+
+const hints: Partial<Record<ErrorCode, string>> = {
+  authentication: 'Check the API key.',
+  permission: 'The API key may not use this model or feature.',
+  not_found: 'Check the model name and the base URL.',
+  quota_exhausted: 'The account has no credit left.',
+  rate_limited: 'Wait, or ask for a higher limit.',
+  overloaded: 'Try again later.',
+}
+
+const retryableCodes = new Set<ErrorCode>(['request_timeout', 'conflict', 'rate_limited', 'server_error', 'overloaded'])
+
+/** The error for an HTTP status. The provider's words go to `providerMessage`, since they may quote the prompt. */
+export function toHttpError(failure: HttpFailure): HttpError {
+  const { provider, status, providerCode, providerMessage, headers, requestId, inStream } = failure
+  const code = statusCodes[status] ?? (status >= 500 ? 'server_error' : 'http_error')
+  const what = inStream ? `${provider} reported an error in its stream` : `${provider} answered with an error`
+  const where = providerMessage === undefined ? '' : ' Its explanation is in `providerMessage`.'
+  const shouldRetry = headers?.get('x-should-retry')
+  return new HttpError(
+    code,
+    `${what}: ${status}${providerCode ? ` ${providerCode}` : ''}.${hints[code] ? ` ${hints[code]}` : ''}${where}`,
+    {
+      retryable: shouldRetry === 'true' || (shouldRetry !== 'false' && retryableCodes.has(code)),
+      phase: inStream ? 'stream' : 'connect',
+      provider,
+      status,
+      requestId,
+      providerCode,
+      providerMessage,
+      retryAfterMs: headers ? retryAfterMs(headers) : undefined,
+    },
+  )
+}
+
+/** `retry-after-ms`, else `retry-after` in seconds or as a date (RFC 9110, section 10.2.3); `undefined` where neither makes sense. */
+function retryAfterMs(headers: Headers): number | undefined {
+  const milliseconds = headers.get('retry-after-ms')
+  if (milliseconds !== null && /^\d+(\.\d+)?$/.test(milliseconds)) return Number(milliseconds)
+  const after = headers.get('retry-after')
+  if (after === null) return undefined
+  if (/^\d+(\.\d+)?$/.test(after)) return Number(after) * 1000
+  // The server's own clock where it shows it: ours may be off.
+  const wait = Date.parse(after) - (Date.parse(headers.get('date') ?? '') || Date.now())
+  return wait > 0 ? wait : undefined
+}
+
+/** Wraps what `fetch`, an SDK or a body threw; errors of ours pass as they are. */
+export function toTransportError(
+  error: unknown,
+  provider: string,
+  signal: AbortSignal,
+  phase: 'connect' | 'stream',
+): LLMError {
+  if (isLLMError(error)) return error
+  if (signal.aborted) return new AbortedError(signal.reason, { phase })
+  const sdkError = error as {
+    status?: unknown
+    type?: unknown
+    code?: unknown
+    headers?: unknown
+    requestID?: unknown
+    error?: unknown
+    constructor?: { name?: string }
+  }
+  const kind = sdkError.constructor?.name ?? ''
+  if (typeof sdkError.status === 'number') {
+    // Their message and body are left behind: both may quote the prompt.
+    const headers = sdkError.headers instanceof Headers ? sdkError.headers : undefined
+    return toHttpError({
+      provider,
+      status: sdkError.status,
+      providerCode: firstString(sdkError.type, sdkError.code),
+      providerMessage: messageIn(sdkError.error),
+      headers,
+      requestId: firstString(sdkError.requestID),
+      inStream: phase === 'stream',
+    })
+  }
+  if (kind.includes('Timeout')) {
+    return new LLMTimeoutError('timeout', `${provider} did not answer in time.`, { retryable: true, phase, provider })
+  }
+  if (phase === 'stream') {
+    return new StreamError('stream_truncated', `The connection to ${provider} broke before the answer was complete.`, {
+      retryable: true,
+      phase,
+      provider,
+      cause: error,
+    })
+  }
+  const isNetwork = kind.includes('Connection') || error instanceof TypeError
+  const message = isNetwork ? `No connection to ${provider}.` : `The request to ${provider} could not be sent.`
+  return new ConnectionError('connection', `${message} See \`cause\`.`, {
+    retryable: isNetwork,
+    phase,
+    provider,
+    cause: error,
+  })
+}
+
+function firstString(...candidates: unknown[]): string | undefined {
+  return candidates.find((candidate): candidate is string => typeof candidate === 'string')
+}
+
+/** The human sentence in an error body `{ error: { message } }` or `{ message }`. */
+export function messageIn(body: unknown): string | undefined {
+  if (typeof body !== 'object' || body === null) return undefined
+  const { message, error } = body as { message?: unknown; error?: unknown }
+  return typeof message === 'string' ? message : messageIn(error)
+}

@@ -1,0 +1,12 @@
+import { defineConfig } from 'tsup'
+
+export default defineConfig({
+  entry: { index: 'src/index.ts', anthropic: 'src/providers/anthropic.ts', testing: 'src/testing/index.ts' },
+  format: ['esm', 'cjs'],
+  target: 'node22',
+  dts: { compilerOptions: { ignoreDeprecations: '6.0' } },
+  // One copy of the errors and the scanner for all entries, in ESM and in CJS.
+  splitting: true,
+  clean: true,
+  sourcemap: false,
+})
