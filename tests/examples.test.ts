@@ -1,0 +1,57 @@
+import { execFile } from 'node:child_process'
+import { readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { expect, test } from 'vitest'
+
+const root = join(import.meta.dirname, '..')
+
+/** Runs an example as a person does, in a process of its own without a key. */
+async function run(example: string, ...args: string[]): Promise<string> {
+  const { ANTHROPIC_API_KEY: _, ...env } = process.env
+  const hook = ['--import', './scripts/use-sources.ts']
+  const { stdout, stderr } = await promisify(execFile)(process.execPath, [...hook, `examples/${example}`, ...args], {
+    cwd: root,
+    env,
+  })
+  expect(stderr).toBe('')
+  return stdout
+}
+
+test('the quick start prints each question as it is written, then what it knows for sure', async () => {
+  expect(await run('quick-start.ts')).toBe(
+    'How many guests do you expect? 🎉\nShould they be "gluten free"?\nproduct 2\n',
+  )
+})
+
+test('the demo shows fields, cards and both payloads, without colours where there is no terminal', async () => {
+  const output = await run('demo.ts', '--fast')
+  expect(output).not.toContain('\u001b')
+  const expected = [
+    'reasoning held back',
+    'route     product, known early',
+    'ask       How many people are coming? 🎉',
+    'ask       Is anybody "gluten free"',
+    'reply     A party without chips',
+    'complete  classify_and_assess',
+    '"data_strategy": "search_then_rank"',
+    'part 1    For about twenty guests',
+    'part 3    Everything below',
+    'card      Lentil Crisps "Sweet Chilli" 🌶️  2.99',
+    'complete  generate_final_answer_unified',
+  ]
+  const places = expected.map((text) => output.indexOf(text))
+  expect(places).not.toContain(-1)
+  expect(places).toEqual([...places].sort((a, b) => a - b))
+})
+
+test('the demo without a key says what a live run needs', async () => {
+  await expect(run('demo.ts', '--live')).rejects.toMatchObject({
+    code: 1,
+    stderr: expect.stringContaining('ANTHROPIC_API_KEY') as string,
+  })
+})
+
+test('every example is run here', () => {
+  expect(readdirSync(join(root, 'examples')).sort()).toEqual(['demo.ts', 'quick-start.ts', 'terminal.ts'])
+})

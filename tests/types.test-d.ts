@@ -1,0 +1,131 @@
+import { FieldExtractorRegistry, type Provider, StreamingLLMClient, askMessages, summaryParts, tool } from 'fieldstream'
+import { expectTypeOf, test } from 'vitest'
+import { z } from 'zod'
+
+const classify = tool({
+  name: 'classify_and_assess',
+  input: z.object({
+    route: z.enum(['product', 'general']),
+    ask_slots: z.array(z.object({ slot: z.string(), message: z.string(), options: z.array(z.string()) })),
+    simple_response: z.object({ message: z.string() }).optional(),
+    budget: z.union([z.object({ max: z.number() }), z.null()]),
+    count: z.string().transform(Number),
+  }),
+})
+const answer = tool({
+  name: 'answer',
+  input: z.object({
+    summary_message_part_1: z.string(),
+    summary_message_part_2: z.string(),
+    by_id: z.record(z.string(), z.number()),
+  }),
+})
+const untyped = tool({ name: 'untyped', input: { type: 'object', properties: { a: { type: 'string' } } } })
+
+declare const provider: Provider
+const client = new StreamingLLMClient({ provider })
+const messages = [{ role: 'user', content: 'Hello' }] as const
+
+test('events are typed by the fields and tools of the request', async () => {
+  const stream = client.stream({
+    messages,
+    tools: [classify],
+    toolChoice: classify,
+    fields: { ask: 'ask_slots[*].message', slot: 'ask_slots[0]', route: 'route', max: { path: 'budget.max' } },
+  })
+  for await (const event of stream) {
+    if (event.type === 'field-delta') {
+      expectTypeOf(event.field).toEqualTypeOf<'ask' | 'slot' | 'route' | 'max'>()
+      expectTypeOf(event.delta).toEqualTypeOf<string>()
+    }
+    if (event.type === 'field-end' && event.field === 'route')
+      expectTypeOf(event.value).toEqualTypeOf<'product' | 'general'>()
+    if (event.type === 'field-end' && event.field === 'max') expectTypeOf(event.value).toEqualTypeOf<number>()
+    if (event.type === 'field-end' && event.field === 'slot') {
+      expectTypeOf(event.value).toEqualTypeOf<{ slot: string; message: string; options: string[] }>()
+    }
+    if (event.type === 'tool-call') {
+      expectTypeOf(event.toolName).toEqualTypeOf<'classify_and_assess'>()
+      expectTypeOf(event.input.count).toEqualTypeOf<number>()
+    }
+  }
+})
+
+test('a forced tool gives at least one call, typed by what its schema returns', async () => {
+  const { toolCalls } = await client.stream({ messages, tools: [classify, answer], toolChoice: classify }).final()
+  expectTypeOf(toolCalls[0].input.count).toEqualTypeOf<number>()
+  expectTypeOf(toolCalls[0].toolName).toEqualTypeOf<'classify_and_assess'>()
+})
+
+test('a choice of tools gives calls that their name tells apart', async () => {
+  const { toolCalls } = await client.stream({ messages, tools: [classify, answer] }).final()
+  const [first] = toolCalls
+  expectTypeOf(first).extract<undefined>().toEqualTypeOf<undefined>()
+  if (first?.toolName === 'answer') expectTypeOf(first.input.by_id).toEqualTypeOf<Record<string, number>>()
+})
+
+test('field() is typed by the path, as the model writes it', () => {
+  const stream = client.stream({ messages, tools: [classify, answer] })
+  expectTypeOf(stream.field('route')).resolves.toEqualTypeOf<'product' | 'general' | undefined>()
+  expectTypeOf(stream.field('count')).resolves.toEqualTypeOf<string | undefined>()
+  expectTypeOf(stream.field('simple_response.message')).resolves.toEqualTypeOf<string | undefined>()
+  expectTypeOf(stream.field('ask_slots[*].options[0]')).resolves.toEqualTypeOf<string | undefined>()
+  expectTypeOf(stream.field('by_id.some_key')).resolves.toEqualTypeOf<number | undefined>()
+  expectTypeOf(stream.field('summary_message_part_{part}')).resolves.toEqualTypeOf<string | undefined>()
+  // @ts-expect-error -- no tool has this path
+  void stream.field('rout')
+  // @ts-expect-error -- a list has no member of that name
+  void stream.field('ask_slots.message')
+})
+
+test('a path that cannot exist in the tools of the request is a compile error', () => {
+  // @ts-expect-error -- misspelt
+  client.stream({ messages, tools: [classify], fields: { ask: 'ask_slot[*].message' } })
+  // @ts-expect-error -- misspelt, in the long form
+  client.stream({ messages, tools: [classify], fields: { ask: { path: 'ask_slots[*].mesage' } } })
+  // @ts-expect-error -- a string has no members
+  client.stream({ messages, tools: [classify], fields: { ask: 'route.name' } })
+  // @ts-expect-error -- of another tool
+  client.stream({ messages, tools: [answer], fields: { ask: 'ask_slots[*].message' } })
+  client.stream({ messages, tools: [answer], fields: { part: 'summary_message_part_{n}', any: '*', value: 'by_id.x' } })
+  client.stream({ messages, tools: [untyped], fields: { anything: 'goes[0].here' } })
+  client.stream({ messages, fields: { anything: 'goes.too' } })
+})
+
+test('a tool that the request does not offer cannot be forced', () => {
+  // @ts-expect-error -- not among the tools
+  client.stream({ messages, tools: [answer], toolChoice: classify })
+})
+
+test('a registry types the names of its fields', async () => {
+  const fields = new FieldExtractorRegistry([askMessages, summaryParts])
+  const stream = client.stream({ messages, tools: [classify, answer], fields })
+  expectTypeOf(stream.fields).parameter(0).toEqualTypeOf<'ask_message' | 'summary_part'>()
+  for await (const event of stream) {
+    if (event.type === 'field-end') {
+      expectTypeOf(event.field).toEqualTypeOf<'ask_message' | 'summary_part'>()
+      expectTypeOf(event.value).toEqualTypeOf<string>()
+    }
+  }
+  const other = new StreamingLLMClient({ provider, fields }).stream({ messages, tools: [classify] })
+  expectTypeOf(other.fields).parameter(0).toEqualTypeOf<'ask_message' | 'summary_part'>()
+})
+
+test('listeners are typed by the event they hear', () => {
+  client
+    .stream({ messages, tools: [classify], fields: { route: 'route' } })
+    .on('text-delta', (event) => expectTypeOf(event.delta).toEqualTypeOf<string>())
+    .on('field-end', (event) => expectTypeOf(event.value).toEqualTypeOf<'product' | 'general'>())
+    .on('error', (error) => expectTypeOf(error.retryable).toEqualTypeOf<boolean>())
+    // @ts-expect-error -- no event of that name
+    .on('field-detla', () => undefined)
+})
+
+test('map gives its type to the value', async () => {
+  const stream = client.stream({
+    messages,
+    tools: [classify],
+    fields: { count: { path: 'count', map: (value): number => Number(value) } },
+  })
+  for await (const event of stream) if (event.type === 'field-end') expectTypeOf(event.value).toEqualTypeOf<number>()
+})
