@@ -149,12 +149,79 @@ function getOrInsert<Key>(map: Map<Key, PathNode>, key: Key): PathNode {
   return node
 }
 
-export function rootMatches(root: PathNode): readonly Match[] {
-  return [{ node: root, params: noParams }]
+/** All of the tree that one place matches. The ways on are worked out once, not for each of a thousand elements. */
+export class MatchSet {
+  readonly matches: readonly Match[]
+  /** Whether a path ends here. */
+  readonly isRegistered: boolean
+  readonly leadsIntoObjects: boolean
+  readonly leadsIntoArrays: boolean
+  /** Lengths of the keys that lead on, one bit each, the last for all from 31 on. */
+  #keyLengths: number
+  /** False where any key at all may lead on: keeping them all would let a document fill the memory. */
+  readonly #keepsMembers: boolean
+  /** Whether all elements match the same. */
+  readonly #keepsElement: boolean
+  #members: Map<string, MatchSet> | undefined
+  #element: MatchSet | undefined
+
+  constructor(matches: readonly Match[]) {
+    this.matches = matches
+    const nodes = matches.map(({ node }) => node)
+    this.isRegistered = nodes.some(({ extractors }) => extractors.length > 0)
+    this.leadsIntoObjects = nodes.some(({ keys, anyKeys }) => keys.size > 0 || anyKeys.length > 0)
+    this.leadsIntoArrays = nodes.some(({ indexes, anyIndexes }) => indexes.size > 0 || anyIndexes.length > 0)
+    this.#keepsMembers = nodes.every(({ anyKeys }) => anyKeys.length === 0)
+    this.#keepsElement = nodes.every(
+      ({ indexes, anyIndexes }) =>
+        indexes.size === 0 && anyIndexes.every(({ segment }) => segment.capture === undefined),
+    )
+    this.#keyLengths = -1
+    if (this.#keepsMembers) {
+      this.#keyLengths = 0
+      for (const { keys } of nodes) for (const key of keys.keys()) this.#keyLengths |= lengthBit(key.length)
+    }
+  }
+
+  /** False where no key of this length leads on. Most keys need no closer look. */
+  mayLeadOn(keyLength: number): boolean {
+    return (this.#keyLengths & lengthBit(keyLength)) !== 0
+  }
+
+  /** What the member `key` matches; `undefined` where that is nothing. */
+  member(key: string): MatchSet | undefined {
+    const known = this.#members?.get(key)
+    if (known) return known
+    const matches = matchKey(this.matches, key)
+    const member = matches && new MatchSet(matches)
+    if (member && this.#keepsMembers) (this.#members ??= new Map()).set(key, member)
+    return member
+  }
+
+  /** What the element at `index` matches; `undefined` where that is nothing. */
+  element(index: number): MatchSet | undefined {
+    if (this.#element) return this.#element
+    const matches = matchIndex(this.matches, index)
+    const element = matches && new MatchSet(matches)
+    if (this.#keepsElement) this.#element = element
+    return element
+  }
 }
 
-/** What of the tree the member `key` of a place matching `matches` matches; `undefined` where nothing does. */
-export function matchKey(matches: readonly Match[], key: string): readonly Match[] | undefined {
+function lengthBit(length: number): number {
+  return 1 << Math.min(length, 31)
+}
+
+const rootSets = new WeakMap<PathNode, MatchSet>()
+
+/** What the whole document matches. */
+export function rootMatches(root: PathNode): MatchSet {
+  let set = rootSets.get(root)
+  if (!set) rootSets.set(root, (set = new MatchSet([{ node: root, params: noParams }])))
+  return set
+}
+
+function matchKey(matches: readonly Match[], key: string): readonly Match[] | undefined {
   let found: Match[] | undefined
   for (let i = 0; i < matches.length; i++) {
     const { node, params } = matches[i]!
@@ -172,8 +239,7 @@ export function matchKey(matches: readonly Match[], key: string): readonly Match
   return found
 }
 
-/** What of the tree the element `index` of a place matching `matches` matches; `undefined` where nothing does. */
-export function matchIndex(matches: readonly Match[], index: number): readonly Match[] | undefined {
+function matchIndex(matches: readonly Match[], index: number): readonly Match[] | undefined {
   let found: Match[] | undefined
   for (let i = 0; i < matches.length; i++) {
     const { node, params } = matches[i]!
