@@ -45,11 +45,11 @@ export function readAnthropicBody(body: string): ExpectedAnswer {
       answer.content[index] = structuredClone(event['content_block']) as Json
       jsonTexts[index] = ''
     }
-    if (delta['type'] === 'text_delta') block!['text'] += delta['text']!
-    if (delta['type'] === 'thinking_delta') block!['thinking'] += delta['thinking']!
+    if (delta['type'] === 'text_delta') block!['text'] = (block!['text'] as string) + delta['text']!
+    if (delta['type'] === 'thinking_delta') block!['thinking'] = (block!['thinking'] as string) + delta['thinking']!
     if (delta['type'] === 'signature_delta') block!['signature'] = delta['signature']
     if (delta['type'] === 'compaction_delta') block!['content'] = delta['content']
-    if (delta['type'] === 'input_json_delta') jsonTexts[index] += delta['partial_json']!
+    if (delta['type'] === 'input_json_delta') jsonTexts[index] = jsonTexts[index]! + delta['partial_json']!
     if (delta['type'] === 'citations_delta')
       block!['citations'] = [...((block!['citations'] ?? []) as unknown[]), delta['citation']]
     if (event['type'] === 'message_delta') {

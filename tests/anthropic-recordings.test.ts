@@ -130,8 +130,7 @@ describe.skipIf(!hasRecordings)('what the service sent is what the user gets', (
 /** Tokens as `Usage` counts them. */
 function countsOf(raw: Record<string, unknown>) {
   const count = (name: string) => (raw[name] as number | null | undefined) ?? 0
-  const inputTokens =
-    count('input_tokens') + count('cache_read_input_tokens') + count('cache_creation_input_tokens')
+  const inputTokens = count('input_tokens') + count('cache_read_input_tokens') + count('cache_creation_input_tokens')
   return {
     inputTokens,
     outputTokens: count('output_tokens'),
@@ -164,9 +163,9 @@ describe.skipIf(!hasRecordings)("over the SDK's own stream there are the same ca
     async ([, recording]) => {
       const { calls, stopReason } = readAnthropicBody(recording.body)
       const sdk = new Anthropic({ apiKey: 'none', fetch: replayFetch(recording) })
-      const body = { model: 'any', max_tokens: 1, messages: [], stream: true } as const
+      const stream = await sdk.messages.create({ model: 'any', max_tokens: 1, messages: [], stream: true })
       const accumulator = new ToolStreamAccumulator()
-      for await (const event of toStreamEvents(await sdk.messages.create(body))) accumulator.push(event)
+      for await (const event of toStreamEvents(stream)) accumulator.push(event)
 
       const isUsable = stopReason !== 'refusal' && !(stopReason === 'max_tokens' && calls.length > 0)
       expect(accumulator.isComplete).toBe(isUsable)
@@ -218,28 +217,35 @@ describe('an answer cut at any byte is an error that keeps what came before, nev
     ['clean end', undefined],
     ['broken connection', new TypeError('terminated')],
   ]
-  const cases = answers.flatMap((answer) => endings.map((ending) => [answer.name, ending[0], answer, ending[1]] as const))
+  const cases = answers.flatMap((answer) =>
+    endings.map((ending) => [answer.name, ending[0], answer, ending[1]] as const),
+  )
 
   test.for(cases)('%s, %s', async ([, , { body }, breakage]) => {
     const bytes = new TextEncoder().encode(body)
+    let expected = readAnthropicBody('')
     for (let length = 0; length <= bytes.length; length++) {
       const prefix = bytes.subarray(0, length)
-      const expected = readAnthropicBody(new TextDecoder().decode(prefix))
+      // Only a line end can complete an event.
+      if (prefix.at(-1) === 0x0a) expected = readAnthropicBody(new TextDecoder().decode(prefix))
       const { events, response, error } = await watch(cutFetch(prefix, breakage))
 
-      const delivered = [joined(events, 'text-delta'), joined(events, 'reasoning-delta')]
-      expect(delivered, `after ${length} bytes`).toEqual([expected.text, expected.thinking])
-      for (const { id, inputText } of expected.calls)
-        expect(joined(events, 'tool-input-delta', id), `after ${length} bytes`).toBe(inputText)
-      if (expected.isComplete) expect(response?.toolCalls.map(({ input }) => input)).toEqual(expected.calls.map(({ input }) => input))
-      else {
-        const isEmpty = expected.id === undefined && !breakage
-        expect(isLLMError(error) && error.code, `after ${length} bytes`).toBe(isEmpty ? 'empty_response' : 'stream_truncated')
-        expect(error!.retryable).toBe(true)
-        expect(response).toBeUndefined()
-        expect(events.some(({ type }) => type === 'tool-call' || type === 'finish')).toBe(false)
+      const inputs = expected.calls.map(({ id }) => joined(events, 'tool-input-delta', id))
+      expect([joined(events, 'text-delta'), joined(events, 'reasoning-delta'), ...inputs]).toEqual([
+        expected.text,
+        expected.thinking,
+        ...expected.calls.map(({ inputText }) => inputText),
+      ])
+      if (expected.isComplete) {
+        expect(response?.toolCalls.map(({ input }) => input)).toEqual(expected.calls.map(({ input }) => input))
+        continue
       }
+      const isEmpty = expected.id === undefined && !breakage
+      expect(error?.code, `after ${length} bytes`).toBe(isEmpty ? 'empty_response' : 'stream_truncated')
+      expect(isLLMError(error) && error.retryable).toBe(true)
+      expect(response).toBeUndefined()
+      expect(events.some(({ type }) => type === 'tool-call' || type === 'finish')).toBe(false)
     }
-    expect(readAnthropicBody(body).isComplete).toBe(true)
+    expect(expected.isComplete).toBe(true)
   })
 })

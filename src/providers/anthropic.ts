@@ -1,10 +1,21 @@
-import { StreamError, UsageError } from '../errors.ts'
+import { AbortedError, describeError, isLLMError, type LLMError, StreamError, UsageError } from '../errors.ts'
 import type { FinishReason, StreamEvent, Usage } from '../events.ts'
 import { fromBatches, type Provider, type ProviderContext, type StreamEvents } from '../provider.ts'
-import type { ImagePart, LLMRequest, LLMWarning, Message, ProviderMetadata, ToolChoice } from '../request.ts'
+import type {
+  ImagePart,
+  LLMRequest,
+  LLMWarning,
+  Message,
+  ProviderMetadata,
+  ToolChoice,
+  ToolResultPart,
+} from '../request.ts'
 import type { Tool } from '../tool.ts'
+import { readText } from '../wire/read-text.ts'
 import { ServerSentEventReader, type WireLimits } from '../wire/server-sent-events.ts'
 import { messageIn, toHttpError, toTransportError } from '../wire/transport-errors.ts'
+
+export type { WireLimits }
 
 /** Any client of the official SDKs: `Anthropic`, `AnthropicBedrock`, `AnthropicVertex`, `AnthropicFoundry` … */
 export interface AnthropicClient {
@@ -59,6 +70,12 @@ export function anthropic(options: AnthropicOptions): Provider {
     }
   }
   let loading: Promise<AnthropicClient> | undefined
+  const load = (): Promise<AnthropicClient> =>
+    loadClient(options).catch((error: unknown) => {
+      // The next request may find the key or the SDK that this one missed.
+      loading = undefined
+      throw error
+    })
 
   async function* batches(
     request: LLMRequest,
@@ -67,33 +84,35 @@ export function anthropic(options: AnthropicOptions): Provider {
     const warnings: LLMWarning[] = []
     const body = toRequestBody(request, options, warnings)
     let reader: ServerSentEventReader | undefined
-    let isFinished = false
-    let phase: 'connect' | 'stream' = 'connect'
+    let mapper: EventMapper | undefined
+    let requestId: string | undefined
     try {
-      const sdk = client ?? (await (loading ??= loadClient(options).finally(() => (loading = undefined))))
+      const sdk = client ?? (await (loading ??= load()))
       const call = send(sdk, body, { signal, maxRetries: 0, ...(headers && { headers }) })
       const response = await rawResponse(call)
-      const requestId = response?.headers.get('request-id') ?? undefined
-      const mapper = new EventMapper({ model, raw: request.raw, requestId, warnings })
-      phase = 'stream'
-      if (!response || isBinary(response)) {
-        // Not server-sent events (Bedrock's frames), or no response to be had: the SDK's own iterator.
-        for await (const event of (await call) as AsyncIterable<unknown>) {
+      requestId = response?.headers.get('request-id') ?? undefined
+      // Not server-sent events (Bedrock's frames), or no response to be had: the SDK's own iterator.
+      const iterable = !response || isBinary(response) ? ((await call) as AsyncIterable<unknown>) : undefined
+      mapper = new EventMapper({ model, raw: request.raw, requestId, warnings })
+      if (iterable) {
+        for await (const event of iterable) {
           yield mapper.push([event])
-          if ((isFinished = mapper.isFinished)) return
+          if (mapper.hasEnded()) return
         }
-      } else {
+      } else if (response) {
         reader = new ServerSentEventReader(await eventBody(response), limits)
         for (let events; (events = await reader.read());) {
-          yield mapper.push(events.map(({ data }) => parseData(data)))
-          if ((isFinished = mapper.isFinished)) return
+          yield mapper.push(parsed(events))
+          if (mapper.hasEnded()) return
         }
       }
+      // Aborted, the SDK's iterator just ends.
+      signal.throwIfAborted()
       throw mapper.truncated()
     } catch (error) {
-      throw toTransportError(error, providerName, signal, phase)
+      throw describeError(toError(error, signal, mapper ? 'stream' : 'connect'), { requestId })
     } finally {
-      if (isFinished) reader?.drain()
+      if (mapper?.isFinished) reader?.drain()
       else reader?.cancel()
     }
   }
@@ -113,15 +132,19 @@ export function anthropic(options: AnthropicOptions): Provider {
 export function toStreamEvents(stream: AsyncIterable<{ readonly type: string }>): StreamEvents {
   return fromBatches(async function* () {
     const mapper = new EventMapper({ model: '' })
+    const { signal } = (stream as { controller?: AbortController }).controller ?? new AbortController()
     try {
       for await (const event of stream) {
         yield mapper.push([event])
-        if (mapper.isFinished) return
+        if (mapper.hasEnded()) return
       }
+      signal.throwIfAborted()
+      throw mapper.truncated()
     } catch (error) {
-      throw toTransportError(error, providerName, new AbortController().signal, 'stream')
+      // The SDK aborts by itself after any error, so only the reason tells who was first.
+      if (signal.aborted && error === signal.reason) throw new AbortedError(error, { phase: 'stream' })
+      throw toError(error, new AbortController().signal, 'stream')
     }
-    throw mapper.truncated()
   })
 }
 
@@ -140,7 +163,7 @@ async function loadClient({ apiKey, baseURL, fetch }: AnthropicOptions): Promise
   }
   let sdk: { Anthropic: new (options: object) => AnthropicClient }
   try {
-    sdk = (await import('@anthropic-ai/sdk')) as unknown as typeof sdk
+    sdk = await import('@anthropic-ai/sdk')
   } catch (cause) {
     throw new UsageError(
       'missing_dependency',
@@ -171,17 +194,35 @@ function isBinary(response: Response): boolean {
 /** The body, once it is sure to be an event stream: gateways answer with pages and errors under status 200. */
 async function eventBody(response: Response): Promise<ReadableStream<Uint8Array>> {
   const { body, headers } = response
-  const requestId = headers.get('request-id') ?? undefined
-  const facts = { retryable: true, phase: 'stream', provider: providerName, requestId } as const
+  const facts = { retryable: true, phase: 'stream', provider: providerName } as const
   if (!body) throw new StreamError('empty_response', 'anthropic answered without a body.', facts)
-  const contentType = headers.get('content-type')
-  if (contentType === null || contentType.includes('text/event-stream')) return body
-  await body.cancel()
+  const contentType = headers.get('content-type')?.toLowerCase()
+  if (contentType === undefined || contentType.includes('text/event-stream')) return body
+  const { error } = contentType.includes('json') ? toMembers(await readText(body)) : {}
+  if (error !== undefined) throw reportedError(error)
+  body.cancel().catch(() => undefined)
   throw new StreamError(
     'unexpected_content_type',
     `anthropic answered with ${contentType.split(';')[0] ?? ''} where an event stream was due. Check the base URL, and any gateway in between.`,
     facts,
   )
+}
+
+/** The members of an object in JSON; none of anything else. */
+function toMembers(text: string): Json {
+  try {
+    return (JSON.parse(text) as Json | null) ?? {}
+  } catch {
+    return {}
+  }
+}
+
+/** Parses one by one, so that what stands before a fault still counts. */
+function* parsed(events: readonly { readonly data: string }[]): Generator<unknown, void, undefined> {
+  for (const { data } of events) {
+    // An empty event is how some gateways keep a connection alive.
+    if (data !== '') yield parseData(data)
+  }
 }
 
 function parseData(data: string): unknown {
@@ -191,6 +232,31 @@ function parseData(data: string): unknown {
     // The parser's own message would quote the answer.
     throw protocolError('an event is not JSON')
   }
+}
+
+/** Wraps what the SDK, its iterator or a body threw. */
+function toError(error: unknown, signal: AbortSignal, phase: 'connect' | 'stream'): LLMError {
+  const { status, error: body, requestID } = (error ?? {}) as { status?: unknown; error?: unknown; requestID?: unknown }
+  // What the service reports inside a stream, the SDK's iterator throws without a status.
+  const isReported = status === undefined && body !== undefined && !isLLMError(error) && !signal.aborted
+  if (isReported) {
+    const { error: reported = body } = (body ?? {}) as Json
+    return describeError(reportedError(reported), { requestId: typeof requestID === 'string' ? requestID : undefined })
+  }
+  return toTransportError(error, providerName, signal, phase)
+}
+
+/** The error for `{ type, message }` that came after the response had begun. */
+function reportedError(error: unknown): LLMError {
+  const { type } = (error ?? {}) as Json
+  const providerCode = typeof type === 'string' ? type : undefined
+  return toHttpError({
+    provider: providerName,
+    status: errorStatuses[providerCode ?? ''] ?? 500,
+    providerCode,
+    providerMessage: messageIn(error),
+    inStream: true,
+  })
 }
 
 function protocolError(problem: string): StreamError {
@@ -265,10 +331,12 @@ function toMessages(messages: readonly Message[], warnings: LLMWarning[]): Json[
   for (const message of messages) {
     const content = typeof message.content === 'string' ? message.content : toBlocks(message.content, warnings)
     const last = converted.at(-1)
-    if (previous === 'tool' && message.role !== 'assistant' && last && Array.isArray(last.content)) {
+    const isUsers = message.role === 'tool' || message.role === 'user'
+    if (previous === 'tool' && isUsers && last && Array.isArray(last.content)) {
       // Results, and what the user adds to them, are one turn.
       last.content.push(...(typeof content === 'string' ? [{ type: 'text', text: content }] : content))
-    } else {
+    } else if (message.role !== 'assistant' || content.length > 0) {
+      // The API refuses an empty turn, which an answer may be.
       previous = message.role
       converted.push({ role: message.role === 'tool' ? 'user' : message.role, content })
     }
@@ -303,7 +371,7 @@ function toBlocks(parts: Exclude<Message['content'], string>, warnings: LLMWarni
         blocks.push({
           type: 'tool_result',
           tool_use_id: part.toolCallId,
-          content: typeof part.output === 'string' ? part.output : (JSON.stringify(part.output) ?? ''),
+          content: toResultText(part),
           ...(part.isError && { is_error: true }),
           ...own,
         })
@@ -319,6 +387,17 @@ function toBlocks(parts: Exclude<Message['content'], string>, warnings: LLMWarni
     }
   }
   return blocks
+}
+
+function toResultText({ output, toolCallId }: ToolResultPart): string {
+  if (typeof output === 'string') return output
+  try {
+    return JSON.stringify(output) ?? ''
+  } catch (cause) {
+    throw new UsageError('invalid_argument', `The output of tool call "${toolCallId}" cannot be sent as JSON.`, {
+      cause,
+    })
+  }
 }
 
 function toImageSource(part: ImagePart): Json {
@@ -392,15 +471,14 @@ class EventMapper {
     this.#context = context
   }
 
-  /** Where an event is wrong, returns what came before it, and throws at the next push. */
-  push(events: readonly unknown[]): StreamEvent[] {
-    if (this.#failure) throw this.#failure
+  /** Where an event is wrong, returns what came before it; `hasEnded` throws then. */
+  push(events: Iterable<unknown>): StreamEvent[] {
     const mapped: StreamEvent[] = []
     try {
       for (const event of events) {
-        if (this.isFinished) break
         if (this.#context.raw) mapped.push({ type: 'raw', value: event })
-        this.#map(event as Json, mapped)
+        this.#map(toObject(event, 'an event'), mapped)
+        if (this.isFinished) break
       }
     } catch (error) {
       if (mapped.length === 0) throw error
@@ -409,14 +487,14 @@ class EventMapper {
     return mapped
   }
 
-  truncated(): unknown {
-    if (this.#failure) return this.#failure
-    const facts = {
-      retryable: true,
-      phase: 'stream',
-      provider: providerName,
-      requestId: this.#context.requestId,
-    } as const
+  /** To be asked after each push, before more is waited for. */
+  hasEnded(): boolean {
+    if (this.#failure) throw this.#failure
+    return this.isFinished
+  }
+
+  truncated(): StreamError {
+    const facts = { retryable: true, phase: 'stream', provider: providerName } as const
     return this.#hasStarted
       ? new StreamError(
           'stream_truncated',
@@ -431,13 +509,13 @@ class EventMapper {
       case 'message_start': {
         if (this.#hasStarted) throw protocolError('a second answer began')
         this.#hasStarted = true
-        const { id, model, usage } = event['message'] as Json
+        const { id, model, usage } = toObject(event['message'], 'a message')
         const { requestId, warnings } = this.#context
         out.push({
           type: 'start',
           provider: providerName,
           model: typeof model === 'string' ? model : this.#context.model,
-          responseId: id as string,
+          responseId: typeof id === 'string' ? id : undefined,
           requestId,
           toolInput: 'native',
           ...(warnings && warnings.length > 0 && { warnings }),
@@ -446,10 +524,10 @@ class EventMapper {
         return
       }
       case 'content_block_start':
-        this.#start(event['index'], event['content_block'] as Json, out)
+        this.#start(event['index'], toObject(event['content_block'], 'a content block'), out)
         return
       case 'content_block_delta':
-        this.#delta(this.#block(event['index']), event['delta'] as Json, out)
+        this.#delta(this.#block(event['index']), toObject(event['delta'], 'a delta'), out)
         return
       case 'content_block_stop': {
         const block = this.#block(event['index'])
@@ -458,7 +536,7 @@ class EventMapper {
         return
       }
       case 'message_delta': {
-        const { stop_reason: reason } = event['delta'] as Json
+        const { stop_reason: reason } = toObject(event['delta'], 'a delta')
         if (typeof reason === 'string') this.#stopReason = reason
         this.#mergeUsage(event['usage'], out)
         return
@@ -467,7 +545,7 @@ class EventMapper {
         this.#finish(out)
         return
       case 'error':
-        throw this.#reported(event['error'] as Json | undefined)
+        throw reportedError(event['error'])
       default:
       // `ping`, and events newer than this version, which the API asks clients to ignore.
     }
@@ -482,27 +560,39 @@ class EventMapper {
   #start(index: unknown, content: Json, out: StreamEvent[]): void {
     if (this.#blocks.has(index)) throw protocolError('a content block began twice')
     this.#blocks.set(index, { content: { ...content }, json: '' })
-    // What a start already holds, such as the opening of a text, is a first delta.
-    if (content['type'] === 'text' && content['text'])
-      out.push({ type: 'text-delta', delta: content['text'] as string })
-    if (content['type'] === 'thinking' && content['thinking'])
-      out.push({ type: 'reasoning-delta', delta: content['thinking'] as string })
-    if (content['type'] === 'tool_use') {
-      out.push({ type: 'tool-input-start', toolCallId: content['id'] as string, toolName: content['name'] as string })
+    switch (content['type']) {
+      // What a start already holds is a first delta.
+      case 'text':
+        this.#text('text-delta', content['text'] ?? '', out)
+        return
+      case 'thinking':
+        this.#text('reasoning-delta', content['thinking'] ?? '', out)
+        return
+      case 'tool_use':
+        out.push({
+          type: 'tool-input-start',
+          toolCallId: toText(content['id'], 'the id of a tool call'),
+          toolName: toText(content['name'], 'the name of a tool'),
+        })
     }
+  }
+
+  #text(type: 'text-delta' | 'reasoning-delta', text: unknown, out: StreamEvent[]): void {
+    const delta = toText(text, 'a text')
+    if (delta !== '') out.push({ type, delta })
   }
 
   #delta(block: Block, delta: Json, out: StreamEvent[]): void {
     const { content } = block
     switch (delta['type']) {
       case 'text_delta':
-        if (delta['text'] !== '') out.push({ type: 'text-delta', delta: delta['text'] as string })
+        this.#text('text-delta', delta['text'], out)
         return
       case 'thinking_delta':
-        if (delta['thinking'] !== '') out.push({ type: 'reasoning-delta', delta: delta['thinking'] as string })
+        this.#text('reasoning-delta', delta['thinking'], out)
         return
       case 'input_json_delta': {
-        const json = delta['partial_json'] as string
+        const json = toText(delta['partial_json'], 'a piece of arguments')
         if (json === '') return
         block.json += json
         if (content['type'] === 'tool_use')
@@ -556,14 +646,7 @@ class EventMapper {
           try {
             value = { ...content, input: JSON.parse(json) as unknown }
           } catch {
-            // Cut by a token limit. Without its input the block could not be sent back.
-            out.push({
-              type: 'warning',
-              warning: {
-                code: 'dropped-content',
-                message: 'A server tool call was cut and is left out of `messages`.',
-              },
-            })
+            out.push(cutBlock)
             return
           }
         }
@@ -576,9 +659,11 @@ class EventMapper {
     const reason = this.#stopReason
     if (reason === undefined) throw protocolError('the answer ended without a stop reason')
     const finishReason = finishReasons[reason] ?? 'other'
-    // A token limit may cut a block that then never stops; nothing else may.
-    if (this.#blocks.size > 0 && finishReason !== 'length')
-      throw protocolError('the answer ended inside a content block')
+    for (const { content } of this.#blocks.values()) {
+      // A token limit may cut a block that then never stops; nothing else may.
+      if (finishReason !== 'length') throw protocolError('the answer ended inside a content block')
+      if (!['text', 'thinking', 'tool_use'].includes(content['type'] as string)) out.push(cutBlock)
+    }
     this.isFinished = true
     out.push({ type: 'finish', finishReason, providerFinishReason: reason, usage: toUsage(this.#usage) })
   }
@@ -588,18 +673,22 @@ class EventMapper {
     for (const [name, value] of Object.entries((usage ?? {}) as Json)) if (value !== null) this.#usage[name] = value
     out.push({ type: 'usage', usage: toUsage(this.#usage) })
   }
+}
 
-  #reported(error: Json | undefined): unknown {
-    const type = typeof error?.['type'] === 'string' ? error['type'] : undefined
-    return toHttpError({
-      provider: providerName,
-      status: errorStatuses[type ?? ''] ?? 500,
-      providerCode: type,
-      providerMessage: messageIn(error),
-      requestId: this.#context.requestId,
-      inStream: true,
-    })
-  }
+/** Said of a server tool's call that a token limit cut: without its input it cannot be sent back. */
+const cutBlock: StreamEvent = {
+  type: 'warning',
+  warning: { code: 'dropped-content', message: 'A server tool call was cut and is left out of `messages`.' },
+}
+
+function toObject(value: unknown, what: string): Json {
+  if (typeof value !== 'object' || value === null) throw protocolError(`${what} is not an object`)
+  return value as Json
+}
+
+function toText(value: unknown, what: string): string {
+  if (typeof value !== 'string') throw protocolError(`${what} is not a string`)
+  return value
 }
 
 /** Metadata under this provider's name; `undefined` where there is nothing in it but nulls. */

@@ -31,7 +31,12 @@ export function anthropicFrames(answer: SimulatedAnswer): Frame[] {
   }
   const split = (whole: string): string[] => {
     const parts: string[] = []
-    for (let i = 0; i < whole.length; i += deltaChars) parts.push(whole.slice(i, i + deltaChars))
+    for (let start = 0, end; start < whole.length; start = end) {
+      end = start + deltaChars
+      // The service never cuts a character in half.
+      if (isHighSurrogate(whole.charCodeAt(end - 1))) end++
+      parts.push(whole.slice(start, end))
+    }
     return parts
   }
   const usage = { input_tokens: inputTokens, cache_creation_input_tokens: 0, cache_read_input_tokens: 0 }
@@ -75,4 +80,8 @@ export function anthropicFrames(answer: SimulatedAnswer): Frame[] {
   })
   send({ type: 'message_stop' })
   return frames
+}
+
+function isHighSurrogate(code: number): boolean {
+  return (code & 0xfc00) === 0xd800
 }

@@ -82,7 +82,11 @@ function respond(recording: Recording, options: ReplayOptions, signal: AbortSign
   const bytes = typeof recording.body === 'string' ? new TextEncoder().encode(recording.body) : recording.body
   const chunks = cut(bytes, recording, options)
   const isLines = bytes[0] === 0x7b // {
-  const headers = { 'content-type': isLines ? 'application/x-ndjson' : 'text/event-stream', ...recording.headers }
+  const headers = new Headers(recording.headers)
+  if (!headers.has('content-type')) headers.set('content-type', isLines ? 'application/x-ndjson' : 'text/event-stream')
+  const status = recording.status ?? 200
+  // What `Response` allows no body for.
+  if ([204, 205, 304].includes(status)) return new Response(null, { status, headers })
   let index = 0
   let timer: ReturnType<typeof setTimeout> | undefined
   let onAbort: (() => void) | undefined
@@ -114,7 +118,7 @@ function respond(recording: Recording, options: ReplayOptions, signal: AbortSign
     },
     { highWaterMark: 0 },
   )
-  return new Response(body, { status: recording.status ?? 200, headers })
+  return new Response(body, { status, headers })
 }
 
 /** The body in reads, as the options or the recording say. */

@@ -18,6 +18,7 @@ export class ServerSentEventReader {
   readonly #decoder = new TextDecoder('utf-8', { fatal: true })
   readonly #parser
   #events: EventSourceMessage[] = []
+  #failure: unknown
   #isDone = false
 
   constructor(body: ReadableStream<Uint8Array>, { maxEventLength = 67_108_864 }: WireLimits = {}) {
@@ -40,10 +41,16 @@ export class ServerSentEventReader {
   async read(): Promise<readonly EventSourceMessage[] | undefined> {
     this.#events = []
     do {
+      if (this.#failure) throw this.#failure
       const { done, value } = await this.#reader.read()
       this.#isDone = done
       if (done) return undefined
-      this.#parser.feed(this.#decode(value))
+      try {
+        this.#parser.feed(this.#decode(value))
+      } catch (error) {
+        // Thrown next time, after the events before it.
+        this.#failure = error
+      }
     } while (this.#events.length === 0)
     return this.#events
   }

@@ -7,6 +7,7 @@ import {
   type LLMError,
   LLMTimeoutError,
   StreamError,
+  UsageError,
 } from '../errors.ts'
 
 /** What is known of a response with an error status, or of an error a provider reported inside a stream. */
@@ -91,8 +92,12 @@ export function toTransportError(
   phase: 'connect' | 'stream',
 ): LLMError {
   if (isLLMError(error)) return error
+  // SDKs wrap what the `fetch` they were given threw.
+  const { cause } = (error ?? {}) as { cause?: unknown }
+  if (isLLMError(cause)) return cause
   if (signal.aborted) return new AbortedError(signal.reason, { phase })
-  const sdkError = error as {
+  const sdkError = (error ?? {}) as {
+    name?: unknown
     status?: unknown
     type?: unknown
     code?: unknown
@@ -101,7 +106,8 @@ export function toTransportError(
     error?: unknown
     constructor?: { name?: string }
   }
-  const kind = sdkError.constructor?.name ?? ''
+  // Not `instanceof`: there may be several copies of an SDK. Minifiers change the one name, some SDKs never set the other.
+  const kind = `${String(sdkError.name)} ${sdkError.constructor?.name ?? ''}`
   if (typeof sdkError.status === 'number') {
     // Their message and body are left behind: both may quote the prompt.
     const headers = sdkError.headers instanceof Headers ? sdkError.headers : undefined
@@ -118,6 +124,14 @@ export function toTransportError(
   if (kind.includes('Timeout')) {
     return new LLMTimeoutError('timeout', `${provider} did not answer in time.`, { retryable: true, phase, provider })
   }
+  if (phase === 'stream' && error instanceof SyntaxError) {
+    // An SDK's own reading. The message of such an error quotes the answer.
+    return new StreamError('stream_protocol', `${provider} broke its protocol: an event is not JSON.`, {
+      retryable: true,
+      phase,
+      provider,
+    })
+  }
   if (phase === 'stream') {
     return new StreamError('stream_truncated', `The connection to ${provider} broke before the answer was complete.`, {
       retryable: true,
@@ -125,6 +139,14 @@ export function toTransportError(
       provider,
       cause: error,
     })
+  }
+  if (error instanceof TypeError && /headers?\b.*invalid|invalid.*\bheader|bytestring/is.test(error.message)) {
+    // Thrown before anything is sent, with the value, which may be the key, in its message.
+    return new UsageError(
+      'invalid_argument',
+      'A header of the request holds characters that HTTP does not allow. Check the API key and `headers`.',
+      { phase: 'request', provider },
+    )
   }
   const isNetwork = kind.includes('Connection') || error instanceof TypeError
   const message = isNetwork ? `No connection to ${provider}.` : `The request to ${provider} could not be sent.`
