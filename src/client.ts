@@ -71,6 +71,7 @@ const requestOptions = new Set<string>([
 ] satisfies (keyof StreamRequest)[])
 
 /** Asks a model, and streams the fields of its answer while it is written. */
+// eslint-disable-next-line @typescript-eslint/no-generated-empty-object-type -- a client without fields has no names of fields
 export class StreamingLLMClient<const DefaultFields extends Fields = Record<never, never>> {
   readonly #options: ClientOptions<DefaultFields>
   readonly #fields: FieldExtractorRegistry
@@ -85,9 +86,11 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
         "StreamingLLMClient needs a `provider`, e.g. new StreamingLLMClient({ provider: anthropic({ model: 'claude-sonnet-4-5' }) }).",
       )
     }
+    const { middleware = [] } = options
+    if (!Array.isArray(middleware)) throw new UsageError('invalid_argument', '`middleware` must be a list.')
     this.#options = options
     this.#fields = toRegistry(options.fields)
-    this.#stream = composeMiddleware(options.middleware ?? [], (request, context) => provider.stream(request, context))
+    this.#stream = composeMiddleware(middleware, (request, context) => provider.stream(request, context))
   }
 
   /**
@@ -109,8 +112,8 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
     ToolInput<Tools>,
     FieldName<Definitions>
   > {
+    checkRequest(request, this.#options.provider.name)
     const { fields: definitions, onInvalid = 'continue', signal, ...llmRequest } = request as unknown as StreamRequest
-    checkRequest(request as unknown as StreamRequest, this.#options.provider.name)
     const fields = definitions === undefined ? this.#fields : toRegistry(definitions)
     const { tools = [] } = llmRequest
     // A client's registry may serve many requests; the fields of one request are for its tools.
@@ -166,6 +169,8 @@ function checkRequest(request: StreamRequest, provider: string): void {
   const fail = (message: string): never => {
     throw new UsageError('invalid_argument', message, { phase: 'request', provider })
   }
+  if (typeof (request as unknown) !== 'object' || (request as unknown) === null)
+    fail("stream() takes a request, e.g. { messages: [{ role: 'user', content: 'Hello' }] }.")
   const { messages, tools, toolChoice, maxTokens, providerOptions, signal, onInvalid } =
     request as Partial<StreamRequest>
   for (const name of Object.keys(request)) {
@@ -182,24 +187,27 @@ function checkRequest(request: StreamRequest, provider: string): void {
       fail(`The \`role\` of messages[${i}] must be 'system', 'user', 'assistant' or 'tool'.`)
     if (typeof content !== 'string' && !Array.isArray(content))
       fail(`The \`content\` of messages[${i}] must be a string or a list of parts.`)
+    if (role === 'system' && typeof content !== 'string')
+      fail(`The \`content\` of messages[${i}], a system message, must be a string.`)
     if (role === 'tool' && typeof content === 'string')
       fail(`The \`content\` of messages[${i}] must be a list of \`tool-result\` parts.`)
   }
   if (tools !== undefined) {
     if (!Array.isArray(tools)) fail('`tools` must be a list of tools made with tool().')
     const names = new Set<unknown>()
-    for (const item of tools as readonly Partial<Tool>[]) {
-      if (typeof item.name !== 'string' || typeof item.inputSchema !== 'object')
+    for (const item of tools as readonly unknown[]) {
+      const { name, inputSchema } = (item ?? {}) as Partial<Tool>
+      if (typeof name !== 'string' || typeof inputSchema !== 'object')
         fail('Every entry of `tools` must be made with tool().')
-      if (names.has(item.name)) fail(`Two tools have the name "${String(item.name)}".`)
-      names.add(item.name)
+      if (names.has(name)) fail(`Two tools have the name "${String(name)}".`)
+      names.add(name)
     }
   }
   if (toolChoice !== undefined) {
-    const offered = (tools ?? []).map(({ name }) => name)
+    const offered = ((tools ?? []) as readonly Tool[]).map(({ name }) => name)
     if (
       typeof toolChoice === 'object'
-        ? !offered.includes(toolChoice.name)
+        ? !offered.includes((toolChoice as { readonly name: string } | null)?.name ?? '')
         : !['auto', 'none', 'required'].includes(toolChoice)
     ) {
       fail(

@@ -159,13 +159,12 @@ export function describeError<E extends LLMError>(
 /** The run was cancelled: by a signal, by `abort()`, or because the consumer left. `name` is `'AbortError'`. */
 export class AbortedError extends LLMError {
   /** What was given to `abort()`, or the signal's reason, or `'consumer_return'` where the loop was left. */
-  readonly reason: unknown
+  declare readonly reason: unknown
 
   constructor(reason: unknown, options: LLMErrorOptions = {}) {
     super('aborted', typeof reason === 'string' ? `The run was aborted: ${reason}` : 'The run was aborted', options)
-    this.reason = reason
     // Not enumerable: a reason is the host's own value and may hold anything.
-    Object.defineProperty(this, 'reason', { value: reason, enumerable: false })
+    Object.defineProperty(this, 'reason', { value: reason })
   }
 }
 
@@ -228,11 +227,12 @@ export class LimitError extends LLMError {
 
 /** The model called a tool in a way the request does not allow. */
 export class ToolError extends LLMError {
-  readonly toolName: string
+  /** As the model wrote it. Not enumerable, since it may be anything. */
+  declare readonly toolName: string
 
   constructor(code: ErrorCode, toolName: string, message: string, options: LLMErrorOptions = {}) {
     super(code, message, options)
-    this.toolName = toolName
+    Object.defineProperty(this, 'toolName', { value: toolName })
   }
 }
 

@@ -21,14 +21,10 @@ export class EventQueue<Event extends ResponseEvent> implements AsyncIterableIte
   readonly #waiters: Waiter<Event>[] = []
   #events: Event[] = []
   #next = 0
-  /** The newest events while all are deltas of one channel (a text, or a call and its fields), one for each of its fields. */
-  readonly #tail = new Map<string, Event>()
-  #tailChannel = ''
-  /** Whether events that arrive are to merge, because others wait already. */
+  /** The newest deltas, one for each channel, to which more may be joined; they follow `#events`. */
+  readonly #growing = new Map<string, Event>()
+  /** Whether what arrives is to merge, because the consumer is behind. */
   #isMerging = false
-  /** Whether the consumer did something else since the last batch came. */
-  #isLate = false
-  #batch = 0
   #end: { readonly error?: unknown } | undefined
 
   constructor(accepts: (event: ResponseEvent) => event is Event, pull: () => void, leave: () => void) {
@@ -47,7 +43,6 @@ export class EventQueue<Event extends ResponseEvent> implements AsyncIterableIte
   }
 
   next(): Promise<IteratorResult<Event, undefined>> {
-    if (this.#isLate) this.#mergeWaiting()
     const event = this.#shift()
     if (event) return Promise.resolve({ value: event, done: false })
     if (this.#end) {
@@ -70,7 +65,7 @@ export class EventQueue<Event extends ResponseEvent> implements AsyncIterableIte
 
   /** Announces the events of one read. */
   startBatch(): void {
-    this.#isMerging = this.#next < this.#events.length || this.#tail.size > 0
+    this.#isMerging = this.#next < this.#events.length || this.#growing.size > 0
   }
 
   push(event: ResponseEvent): void {
@@ -82,11 +77,8 @@ export class EventQueue<Event extends ResponseEvent> implements AsyncIterableIte
   }
 
   endBatch(): void {
-    if (this.#events.length - this.#next < 2) return
-    const batch = ++this.#batch
-    afterThisTurn(() => {
-      if (batch === this.#batch) this.#isLate = true
-    })
+    // A consumer that keeps up has taken the whole batch before this turn is over.
+    if (!this.#isMerging && this.#events.length > 1) afterThisTurn(() => this.#mergeWaiting())
   }
 
   /** No more events come. Those that wait are still handed out, then the error is thrown or the iteration ends. */
@@ -96,14 +88,14 @@ export class EventQueue<Event extends ResponseEvent> implements AsyncIterableIte
     this.#end = waiter ? {} : { error }
     if (error === undefined) waiter?.resolve({ value: undefined, done: true })
     else waiter?.reject(error)
-    for (const { resolve } of this.#waiters.splice(0)) resolve({ value: undefined, done: true })
+    for (const other of this.#waiters.splice(0)) other.resolve({ value: undefined, done: true })
   }
 
   /** Drops what waits, and ends with `error`, or without one. */
   close(error?: unknown): void {
     this.#events = []
     this.#next = 0
-    this.#tail.clear()
+    this.#growing.clear()
     this.finish(error)
   }
 
@@ -116,54 +108,52 @@ export class EventQueue<Event extends ResponseEvent> implements AsyncIterableIte
       }
       return event
     }
-    for (const [key, event] of this.#tail) {
-      this.#tail.delete(key)
+    for (const [channel, event] of this.#growing) {
+      this.#growing.delete(channel)
       return event
     }
     return undefined
   }
 
   #mergeWaiting(): void {
-    this.#isLate = false
-    const waiting = this.#events.slice(this.#next).concat(...this.#tail.values())
+    const waiting = [...this.#events.slice(this.#next), ...this.#growing.values()]
     this.#events = []
     this.#next = 0
-    this.#tail.clear()
+    this.#growing.clear()
+    this.#isMerging = true
     for (const event of waiting) this.#merge(event)
   }
 
   #merge(event: Event): void {
     const channel = channelOf(event)
-    if (channel !== this.#tailChannel) {
-      this.#events.push(...this.#tail.values())
-      this.#tail.clear()
-      this.#tailChannel = channel
+    const before = channel && this.#growing.get(channel)
+    // Deltas of different channels may overtake each other; no delta overtakes any other event.
+    if (!channel || (before && before.type !== event.type)) {
+      this.#events.push(...this.#growing.values())
+      this.#growing.clear()
     }
-    if (channel === '') {
+    if (!channel) {
       this.#events.push(event)
       return
     }
-    const key = event.type === 'field-delta' ? `${event.path}\n${event.field}` : ''
-    const before = this.#tail.get(key)
     // Taken out and put back at the end, so that numbers keep growing along the queue.
-    this.#tail.delete(key)
-    this.#tail.set(
-      key,
-      before && 'delta' in before && 'delta' in event ? { ...event, delta: before.delta + event.delta } : event,
-    )
+    this.#growing.delete(channel)
+    const isMore = before && before.type === event.type && 'delta' in before && 'delta' in event
+    this.#growing.set(channel, isMore ? { ...event, delta: before.delta + event.delta } : event)
   }
 }
 
-/** Which text an event's delta continues, be it itself or a field of it; `''` for events that are no deltas. */
-function channelOf(event: ResponseEvent): string {
+/** Where an event's delta belongs, among deltas whose order matters; `undefined` for events that are no deltas. */
+function channelOf(event: ResponseEvent): string | undefined {
   switch (event.type) {
     case 'text-delta':
     case 'reasoning-delta':
-      return event.type
+      return 'prose'
     case 'tool-input-delta':
+      return `input ${event.toolCallId}`
     case 'field-delta':
-      return `tool ${event.toolCallId}`
+      return `field ${event.path}\n${event.toolCallId}\n${event.field}`
     default:
-      return ''
+      return undefined
   }
 }

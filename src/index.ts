@@ -1,15 +1,28 @@
 export { StreamingLLMClient } from './client.ts'
 export type { ClientOptions, StreamRequest } from './client.ts'
-export { ResponseStream } from './response-stream.ts'
-export type { Listenable, LLMResponse } from './response-stream.ts'
+export type { Listenable, LLMResponse, ResponseStream, RunOptions } from './response-stream.ts'
 export { tool } from './tool.ts'
-export type { Tool } from './tool.ts'
-export type { JsonSchema, StandardIssue, StandardResult, StandardSchema } from './schema.ts'
+export type { Tool, ToolOptions } from './tool.ts'
+export type { JsonSchema, SchemaInput, SchemaOutput, StandardIssue, StandardResult, StandardSchema } from './schema.ts'
 
 export { FieldExtractorRegistry } from './tool-stream/field-extractor-registry.ts'
 export type { FieldExtractor } from './tool-stream/field-extractor-registry.ts'
 export { askMessages, simpleResponses, summaryParts } from './tool-stream/extractors.ts'
-export type { FieldDefinition, FieldDefinitions, Fields, ValueAt } from './field-types.ts'
+export type {
+  CheckedFields,
+  CheckedPath,
+  EventOf,
+  FieldDefinition,
+  FieldDefinitions,
+  FieldEventsOf,
+  FieldName,
+  Fields,
+  ToolCallOf,
+  ToolCallResult,
+  ToolCallsOf,
+  ToolInput,
+  ValueAt,
+} from './field-types.ts'
 export { ToolStreamAccumulator } from './tool-stream/tool-stream-accumulator.ts'
 export type {
   AccumulatedToolCall,

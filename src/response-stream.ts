@@ -4,8 +4,9 @@ import {
   AbortedError,
   ConsumerError,
   describeError,
+  type ErrorPhase,
   isLLMError,
-  LLMError,
+  type LLMError,
   OutputError,
   type OutputIssue,
   StreamError,
@@ -65,6 +66,9 @@ export interface RunOptions {
   readonly onError: ((error: LLMError) => void) | undefined
 }
 
+/** How long the source of a complete answer may take to end. */
+const graceMs = 1000
+
 type Batches = AsyncIterator<readonly StreamEvent[], unknown, undefined>
 type Listener = (event: never) => unknown
 
@@ -108,7 +112,7 @@ export class ResponseStream<
   #seq = 0
 
   #response: LLMResponse | undefined
-  #error: unknown
+  #error: LLMError | undefined
   #isSettled = false
   #final: Promise<LLMResponse> | undefined
   #settle: (() => void)[] = []
@@ -126,8 +130,6 @@ export class ResponseStream<
     this.#options = options
     const { tools } = options.request
     this.#tools = tools && new Map(tools.map((tool) => [tool.name, tool]))
-    if (options.signal?.aborted) this.#abort(options.signal.reason)
-    else options.signal?.addEventListener('abort', this.#onSignal)
   }
 
   /** All events. One loop per stream; it cancels the run when it is left early. */
@@ -146,7 +148,7 @@ export class ResponseStream<
     type: Type,
     listener: (event: Listenable<Event>[Type]) => unknown,
   ): this {
-    return this.#listen('on', type, listener as Listener)
+    return this.#listen('on', type, listener)
   }
 
   /** As `on`, for the next event of the type only. */
@@ -154,7 +156,7 @@ export class ResponseStream<
     type: Type,
     listener: (event: Listenable<Event>[Type]) => unknown,
   ): this {
-    return this.#listen('once', type, listener as Listener)
+    return this.#listen('once', type, listener)
   }
 
   /** Takes a listener off. */
@@ -162,9 +164,8 @@ export class ResponseStream<
     type: Type,
     listener: (event: Listenable<Event>[Type]) => unknown,
   ): this {
-    const guarded = this.#guarded.get(type)?.get(listener as Listener)
-    if (guarded) this.#emitter.off(type, guarded as () => void)
-    this.#guarded.get(type)?.delete(listener as Listener)
+    this.#emitter.off(type, this.#guard(type, listener) as () => void)
+    this.#guarded.get(type)?.delete(listener)
     return this
   }
 
@@ -190,8 +191,8 @@ export class ResponseStream<
    * @throws UsageError where the path is malformed or cannot exist; LLMError (as a rejection) where the run fails first.
    */
   field<const Path extends string>(path: Path & CheckedPath<Path, Input>): Promise<ValueAt<Input, Path> | undefined> {
+    this.#options.checkPath(path)
     const promise = new Promise<unknown>((resolve, reject) => {
-      this.#options.checkPath(path)
       const watcher = new FieldWatcher(path, (value) => {
         this.#watchers.delete(watcher)
         resolve(value)
@@ -236,9 +237,15 @@ export class ResponseStream<
     return new ReadableStream(
       {
         async pull(controller) {
-          const { value, done } = await events.next()
-          if (done) controller.close()
-          else controller.enqueue(encoder.encode(`${JSON.stringify(value)}\n`))
+          try {
+            const { value, done } = await events.next()
+            if (done) controller.close()
+            else controller.enqueue(encoder.encode(`${JSON.stringify(value)}\n`))
+          } catch (error) {
+            // A value that `map` or a schema made may not be JSON.
+            await events.return?.()
+            throw error
+          }
         },
         async cancel() {
           await events.return?.()
@@ -260,12 +267,12 @@ export class ResponseStream<
       accepts,
       () => this.#read(),
       () => {
-        this.#queues.delete(queue as unknown as EventQueue<ResponseEvent>)
+        this.#queues.delete(queue)
         leave()
       },
     )
     if (this.#isSettled) queue.finish(this.#error)
-    else this.#queues.add(queue as unknown as EventQueue<ResponseEvent>)
+    else this.#queues.add(queue)
     return queue
   }
 
@@ -292,7 +299,22 @@ export class ResponseStream<
   }
 
   #listen(method: 'on' | 'once', type: string, listener: Listener): this {
-    const guarded = (event: never): void => {
+    const guarded = this.#guard(type, listener)
+    this.#emitter[method](type, guarded as () => void)
+    if (type === 'error' && this.#error) queueMicrotask(() => guarded(this.#error as never))
+    this.#drive()
+    return this
+  }
+
+  /** The listener with its faults caught; the same for the same, so that `off` finds it. */
+  #guard(type: string, listener: Listener): Listener {
+    let known = this.#guarded.get(type)
+    if (!known) this.#guarded.set(type, (known = new Map<Listener, Listener>()))
+    let guarded = known.get(listener)
+    if (guarded) return guarded
+    guarded = (event) => {
+      // The listener before this one may have stopped the run.
+      if (this.#error && type !== 'error') return
       try {
         const result = listener(event)
         if (result instanceof Promise) result.catch((error: unknown) => this.#reportListener(type, error))
@@ -300,14 +322,8 @@ export class ResponseStream<
         this.#reportListener(type, error)
       }
     }
-    let known = this.#guarded.get(type)
-    if (!known) this.#guarded.set(type, (known = new Map()))
     known.set(listener, guarded)
-    this.#emitter[method](type, guarded as () => void)
-    if (this.#isSettled && type === 'error' && this.#error !== undefined)
-      queueMicrotask(() => guarded(this.#error as never))
-    this.#drive()
-    return this
+    return guarded
   }
 
   #reportListener(type: string, cause: unknown): void {
@@ -344,7 +360,12 @@ export class ResponseStream<
   readonly #onSignal = (): void => this.#abort(this.#options.signal?.reason)
 
   #abort(reason: unknown): void {
-    if (!this.#isSettled) this.#fail(new AbortedError(reason, { phase: this.#start ? 'stream' : 'connect' }))
+    if (!this.#isSettled) this.#fail(new AbortedError(reason, { phase: this.#phase }))
+  }
+
+  get #phase(): ErrorPhase {
+    if (this.#hasFinished) return 'validate'
+    return this.#start ? 'stream' : 'connect'
   }
 
   /** Reads the next batch, unless one is on its way. Callbacks, not `await`: an abort must not wait for a read that hangs. */
@@ -354,7 +375,7 @@ export class ResponseStream<
     try {
       this.#source ??= this.#open()
       this.#source.next().then(
-        ({ done, value }) => this.#onBatch(done ? undefined : (value as readonly StreamEvent[])),
+        ({ done, value }) => this.#onBatch(done ? undefined : value),
         (error: unknown) => this.#fail(error),
       )
     } catch (error) {
@@ -363,13 +384,17 @@ export class ResponseStream<
   }
 
   #open(): Batches {
+    const { signal } = this.#options
+    if (signal?.aborted) throw new AbortedError(signal.reason, { phase: this.#phase })
+    // Not earlier: a stream that nobody uses leaves no listener behind.
+    signal?.addEventListener('abort', this.#onSignal)
     this.#startedAt = performance.now()
     const events = this.#options.stream(this.#options.request, { signal: this.#controller.signal, attempt: 1 })
     if (events.batches) return events.batches()
     const single = events[Symbol.asyncIterator]()
     return {
       next: async () => {
-        const { done, value } = await single.next()
+        const { done, value } = (await single.next()) as IteratorResult<StreamEvent, undefined>
         return done ? { done, value: undefined } : { value: [value] }
       },
       return: async () => {
@@ -398,7 +423,13 @@ export class ResponseStream<
       this.#fail(error)
     }
     for (const queue of this.#queues) queue.endBatch()
-    if (this.#isDriven || [...this.#queues].some((queue) => queue.isWaiting)) this.#read()
+    if (this.#isWanted()) this.#read()
+  }
+
+  #isWanted(): boolean {
+    if (this.#isDriven) return true
+    for (const queue of this.#queues) if (queue.isWaiting) return true
+    return false
   }
 
   #onEvent(event: StreamEvent): void {
@@ -427,7 +458,6 @@ export class ResponseStream<
         this.#characters += event.delta.length
         this.#emit({ type: 'tool-input-delta', toolCallId: event.toolCallId, delta: event.delta, seq: ++this.#seq })
         this.#accumulate(event)
-        for (const watcher of this.#watchers) watcher.write(event.toolCallId, event.delta)
         return
       case 'tool-input-end':
         this.#emit({ type: 'tool-input-end', toolCallId: event.toolCallId, seq: ++this.#seq })
@@ -443,6 +473,7 @@ export class ResponseStream<
         this.#emit({ ...event, seq: ++this.#seq })
         return
       case 'finish':
+        this.#usage = event.usage
         this.#accumulate(event)
         this.#complete(event)
         return
@@ -456,7 +487,11 @@ export class ResponseStream<
 
   #accumulate(event: StreamEvent): void {
     const { accumulator, onInvalid } = this.#options
-    for (const fieldEvent of accumulator.push(event)) {
+    const fieldEvents = accumulator.push(event)
+    // Before any listener hears of the fields: one that asks for another `field()` reads what the accumulator has by now.
+    if (event.type === 'tool-input-delta')
+      for (const watcher of this.#watchers) watcher.write(event.toolCallId, event.delta)
+    for (const fieldEvent of fieldEvents) {
       this.#firstFieldAt ??= performance.now()
       this.#emit({ ...fieldEvent, seq: ++this.#seq })
       if (fieldEvent.type === 'field-end' && fieldEvent.valid === false && onInvalid === 'abort')
@@ -490,15 +525,14 @@ export class ResponseStream<
   /** Takes the terminal evidence. Where every validator answers at once, so does this. */
   #complete(finish: ProviderFinishEvent): void {
     this.#hasFinished = true
-    this.#usage = finish.usage
-    this.#release()
+    if (this.#source) void this.#endByItself(this.#source)
     const { toolCalls } = this.#options.accumulator
     const { toolChoice } = this.#options.request
     if (toolCalls.length === 0 && (toolChoice === 'required' || typeof toolChoice === 'object'))
       throw missingCall(toolChoice, finish.finishReason)
     const checked = toolCalls.map((call) => this.#validate(call))
     if (checked.some((result) => result instanceof Promise)) {
-      Promise.all(checked).then(
+      Promise.all(checked.map((result) => Promise.resolve(result))).then(
         (calls) => this.#succeed(finish, calls),
         (error: unknown) => this.#fail(error),
       )
@@ -508,6 +542,9 @@ export class ResponseStream<
   #validate(call: AccumulatedToolCall): ToolCallEvent | Promise<ToolCallEvent> {
     const { toolCallId, toolName, input } = call
     const toEvent = (result: StandardResult<unknown>): ToolCallEvent => {
+      // What is neither, such as the boolean of a bare predicate, must not pass for consent.
+      if (typeof result !== 'object' || !('issues' in result || 'value' in result))
+        throw new TypeError('a validator returns { value } or { issues }')
       if (result.issues)
         throw schemaMismatch(
           call,
@@ -518,18 +555,22 @@ export class ResponseStream<
     const failed = (cause: unknown): LLMError =>
       isLLMError(cause)
         ? cause
-        : new OutputError('validator_error', `The schema of tool "${toolName}" threw instead of answering.`, {
+        : new OutputError('validator_error', `The validator of tool "${toolName}" failed. See \`cause\`.`, {
             phase: 'validate',
             cause,
             toolName,
             toolCallId,
           })
     try {
-      const result = this.#tools?.get(toolName)?.validate?.(input) ?? { value: input }
+      const validate = this.#tools?.get(toolName)?.validate
+      const result = validate ? validate(input) : { value: input }
       if (!(result instanceof Promise)) return toEvent(result)
-      return result.then(toEvent).catch((cause: unknown) => {
+      const checked = result.then(toEvent).catch((cause: unknown) => {
         throw failed(cause)
       })
+      // Nobody looks at it where the validator of another call throws at once.
+      checked.catch(() => undefined)
+      return checked
     } catch (cause) {
       throw failed(cause)
     }
@@ -538,9 +579,7 @@ export class ResponseStream<
   #succeed(finish: ProviderFinishEvent, calls: readonly ToolCallEvent[]): void {
     if (this.#isSettled) return
     const { finishReason, providerFinishReason, usage } = finish
-    for (const call of calls) this.#emit({ ...call, seq: ++this.#seq })
     const metrics = this.#metrics()
-    this.#emit({ type: 'finish', finishReason, providerFinishReason, usage, metrics, seq: ++this.#seq })
     const inputs = new Map(this.#options.accumulator.toolCalls.map(({ toolCallId, input }) => [toolCallId, input]))
     const { provider, model } = this.#options
     this.#response = {
@@ -558,40 +597,62 @@ export class ResponseStream<
       messages: [this.#message.build(inputs)],
       warnings: this.#warnings,
     }
+    // Settled before anybody hears of it, so that a listener's abort() cannot undo what others were told.
     this.#end()
+    for (const call of calls) this.#emit({ ...call, seq: ++this.#seq })
+    this.#emit({ type: 'finish', finishReason, providerFinishReason, usage, metrics, seq: ++this.#seq })
     for (const queue of this.#queues) queue.finish()
   }
 
-  #fail(error: unknown): void {
+  #fail(cause: unknown): void {
     if (this.#isSettled) return
-    if (isLLMError(error)) {
-      const { provider, model } = this.#options
-      describeError(error, { provider, model, attempt: 1, usage: this.#usage, partial: () => this.snapshot() })
-    }
-    this.#error = error ?? new LLMError('stream_protocol', 'The provider failed without an error.')
+    const { provider, model } = this.#options
+    const error = isLLMError(cause)
+      ? cause
+      : new StreamError('provider_error', 'The provider, or what stands before it, failed. See `cause`.', {
+          phase: this.#phase,
+          cause,
+        })
+    this.#error = describeError(error, {
+      provider,
+      model,
+      attempt: 1,
+      usage: this.#usage,
+      partial: () => this.snapshot(),
+    })
     this.#end()
-    const isAborted = error instanceof AbortedError
     for (const queue of this.#queues) {
-      if (isAborted) queue.close(this.#error)
-      else queue.finish(this.#error)
+      if (error instanceof AbortedError) queue.close(error)
+      else queue.finish(error)
     }
-    this.#emitter.emit('error', this.#error)
-    if (isLLMError(this.#error)) this.#report(this.#error)
+    this.#emitter.emit('error', error)
+    this.#report(error)
   }
 
   #end(): void {
     this.#isSettled = true
-    this.#release()
+    this.#options.signal?.removeEventListener('abort', this.#onSignal)
+    if (!this.#hasFinished) {
+      this.#controller.abort(this.#error)
+      if (this.#source) void leave(this.#source)
+    }
     for (const callback of this.#settle.splice(0)) callback()
     this.#watchers.clear()
   }
 
-  /** Lets go of the caller's signal and of the connection. */
-  #release(): void {
-    this.#options.signal?.removeEventListener('abort', this.#onSignal)
-    // After the evidence the provider may still drain its connection for the next request; else it is closed now.
-    if (!this.#hasFinished) this.#controller.abort(this.#error)
-    this.#source?.return?.().catch(() => undefined)
+  /** Asks once more after the evidence, so that a provider can keep its connection and a middleware do its last work. */
+  async #endByItself(source: Batches): Promise<void> {
+    const timer = setTimeout(() => this.#controller.abort(), graceMs)
+    // Not there in browsers, where nothing is kept alive by a timer.
+    ;(timer as { unref?: () => void }).unref?.()
+    try {
+      const { done } = await source.next()
+      if (!done) await source.return?.()
+    } catch {
+      // The run has its evidence already.
+    } finally {
+      clearTimeout(timer)
+    }
   }
 
   #metrics(): Metrics {
@@ -605,6 +666,15 @@ export class ResponseStream<
       chunks: this.#chunks,
       characters: this.#characters,
     }
+  }
+}
+
+/** Leaves a source early. Nobody waits for it: it may hang or fail in doing so. */
+async function leave(source: Batches): Promise<void> {
+  try {
+    await source.return?.()
+  } catch {
+    // The run has its outcome already.
   }
 }
 

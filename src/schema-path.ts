@@ -14,35 +14,35 @@ const maxReferences = 64
 
 function mayHave(schema: unknown, segments: readonly PathSegment[], root: JsonSchema, references: number): boolean {
   const [segment, ...rest] = segments
-  if (!segment || schema === true) return true
   if (schema === false) return false
-  if (typeof schema !== 'object' || schema === null || references > maxReferences) return true
-  const { $ref, anyOf, oneOf, allOf, type } = schema as Record<string, unknown>
-  if (typeof $ref === 'string') return mayHave(resolve($ref, root), segments, root, references + 1)
-  for (const union of [anyOf, oneOf]) {
-    if (Array.isArray(union)) return union.some((member) => mayHave(member, segments, root, references + 1))
-  }
-  if (Array.isArray(allOf)) return allOf.every((member) => mayHave(member, segments, root, references + 1))
+  if (!segment || typeof schema !== 'object' || schema === null || references > maxReferences) return true
+  const { type, ...keywords } = schema as Record<string, unknown>
   const isKey = segment.kind === 'key' || segment.kind === 'any-key'
-  const types = type === undefined ? undefined : [type].flat()
-  if (types && !types.includes(isKey ? 'object' : 'array')) return false
-  const members = isKey
-    ? membersAt(schema as Record<string, unknown>, segment)
-    : elementsAt(schema as Record<string, unknown>, segment)
-  return members.some((member) => mayHave(member, rest, root, references))
+  if (type !== undefined && ![type].flat().includes(isKey ? 'object' : 'array')) return false
+  // Each part of a combination may say something of other members.
+  const parts = partsOf(keywords, root)
+  if (parts.some((part) => mayHave(part, segments, root, references + 1))) return true
+  const members = isKey ? membersAt(keywords, segment) : elementsAt(keywords, segment)
+  return (members ?? (parts.length === 0 ? [true] : [])).some((member) => mayHave(member, rest, root, references))
 }
 
+function partsOf({ $ref, anyOf, oneOf, allOf, then, else: otherwise }: Record<string, unknown>, root: JsonSchema) {
+  const parts = [anyOf, oneOf, allOf].flatMap((list: unknown) => (Array.isArray(list) ? (list as unknown[]) : []))
+  if (typeof $ref === 'string') parts.push(resolve($ref, root))
+  return [...parts, ...[then, otherwise].filter((part) => part !== undefined)]
+}
+
+/** The schemas of the members a segment means; `undefined` where the schema lists none. */
 function membersAt(
-  schema: Record<string, unknown>,
+  { properties, patternProperties, additionalProperties }: Record<string, unknown>,
   segment: Extract<PathSegment, { kind: 'key' | 'any-key' }>,
-): unknown[] {
-  const { properties, patternProperties, additionalProperties } = schema
+): unknown[] | undefined {
   const known = Object.entries((properties ?? {}) as Record<string, unknown>)
+  if (known.length === 0 && patternProperties === undefined && additionalProperties === undefined) return undefined
   const members = known.filter(([key]) => matches(segment, key)).map(([, member]) => member)
-  // Without `additionalProperties` a schema allows any; but one that lists its properties means those.
   if (patternProperties !== undefined) members.push(true)
-  if (additionalProperties !== undefined ? additionalProperties !== false : known.length === 0)
-    members.push(additionalProperties ?? true)
+  // Without `additionalProperties` a schema allows any; but one that lists its properties means those.
+  members.push(additionalProperties ?? false)
   return members
 }
 
@@ -50,16 +50,15 @@ function matches(segment: Extract<PathSegment, { kind: 'key' | 'any-key' }>, key
   return segment.kind === 'key' ? key === segment.key : key.startsWith(segment.prefix) && key.endsWith(segment.suffix)
 }
 
+/** The schemas of the elements a segment means; `undefined` where the schema describes none. */
 function elementsAt(
-  schema: Record<string, unknown>,
+  { items, prefixItems }: Record<string, unknown>,
   segment: Extract<PathSegment, { kind: 'index' | 'any-index' }>,
-): unknown[] {
-  const { items, prefixItems } = schema
-  const elements: unknown[] = []
-  if (Array.isArray(prefixItems))
-    elements.push(...(segment.kind === 'index' ? prefixItems.slice(segment.index, segment.index + 1) : prefixItems))
-  elements.push(items ?? true)
-  return elements
+): unknown[] | undefined {
+  if (items === undefined && prefixItems === undefined) return undefined
+  const first = Array.isArray(prefixItems) ? (prefixItems as unknown[]) : []
+  if (segment.kind === 'any-index') return [...first, items ?? true]
+  return segment.index < first.length ? [first[segment.index]] : [items ?? true]
 }
 
 function resolve(reference: string, root: JsonSchema): unknown {

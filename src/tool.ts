@@ -24,7 +24,8 @@ export interface Tool<Name extends string = string, Input = unknown, Output = un
   readonly '~types'?: { readonly input: Input; readonly output: Output } | undefined
 }
 
-interface ToolOptions<Name extends string> {
+/** What describes a tool, but for its schema. */
+export interface ToolOptions<Name extends string> {
   /** 1 to 64 letters, digits, `_` and `-`, which every provider accepts. */
   readonly name: Name
   /** What it does and when to call it, for the model. */

@@ -6,7 +6,7 @@ import { addPath, createPathNode, parseFieldPath, type PathNode } from './field-
 export interface FieldExtractor<Field extends string = string, Path extends string = string> {
   /** Name under which it is reported. Several extractors may share one. */
   readonly field: Field
-  /** See {@link parseFieldPath}: `ask_slots[*].message`, `summary_message_part_{part}`. */
+  /** `a.b`, `a[0]`, `a[*].b`, `*` for any key, `["any key"]`; captures `part_{n}` and `a[{index}]` go into `params`. */
   readonly path: Path
   /** Only in calls of this tool. Default: of any. */
   readonly tool?: string | undefined

@@ -75,6 +75,8 @@ export class ToolStreamAccumulator implements StreamAccumulator {
 
   push(event: StreamEvent): readonly FieldEvent[] {
     if (this.#error) throw this.#error
+    // Nothing can undo the evidence.
+    if (this.#toolCalls) return nothing
     switch (event.type) {
       case 'tool-input-start':
         this.#start(event.toolCallId, event.toolName)
@@ -133,7 +135,8 @@ export class ToolStreamAccumulator implements StreamAccumulator {
     }
     const calls = [...this.#calls.values()]
     // Even arguments that parse may have been cut: a prefix of JSON can be JSON, and no text at all reads as `{}`.
-    if (finishReason === 'length' && calls.length > 0) throw calls.at(-1)!.truncated()
+    if (finishReason === 'length' && calls.length > 0)
+      throw (calls.find(({ isClosed }) => !isClosed) ?? calls.at(-1)!).truncated()
     return calls.map((call) => call.complete(finishReason === 'tool-calls'))
   }
 }
@@ -233,7 +236,7 @@ class OpenToolCall implements ScannerSink {
       }
       return { value: map ? map(parsed) : parsed, valid: result && result.issues === undefined }
     } catch (cause) {
-      const message = `The \`schema\` or \`map\` of field "${field}" threw`
+      const message = `The \`schema\` or \`map\` of field "${field}" failed. See \`cause\`.`
       this.#report(
         new OutputError('validator_error', message, {
           phase: 'validate',

@@ -1,0 +1,250 @@
+import { readdirSync, readFileSync } from 'node:fs'
+import { dirname, join, relative, resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import ts from 'typescript'
+import { describe, expect, test } from 'vitest'
+
+const root = fileURLToPath(new URL('..', import.meta.url))
+const src = join(root, 'src')
+
+interface Import {
+  /** From `src`, without its ending; of a package, its name as written. */
+  readonly target: string
+  readonly isOurs: boolean
+  /** Whether anything of it is left at run time. */
+  readonly isTypeOnly: boolean
+  /** `import()`, when it is called. */
+  readonly isDynamic: boolean
+}
+
+interface Module {
+  /** From `src`, without its ending, e.g. `providers/anthropic`. */
+  readonly name: string
+  readonly source: ts.SourceFile
+  readonly imports: readonly Import[]
+}
+
+/** Everything a file imports or exports from elsewhere, however it is written. */
+function importsOf(source: ts.SourceFile): Import[] {
+  const imports: Import[] = []
+  const add = (specifier: ts.Node | undefined, isTypeOnly: boolean, isDynamic: boolean): void => {
+    if (!specifier || !ts.isStringLiteral(specifier)) return
+    const isOurs = specifier.text.startsWith('.')
+    const target = isOurs
+      ? relative(src, resolve(dirname(source.fileName), specifier.text)).replace(/\.ts$/, '')
+      : specifier.text
+    imports.push({ target, isOurs, isTypeOnly, isDynamic })
+  }
+  const visit = (node: ts.Node): void => {
+    if (ts.isImportDeclaration(node)) {
+      const { importClause: clause } = node
+      const names = clause?.namedBindings
+      const areTypes =
+        clause !== undefined &&
+        !clause.name &&
+        names !== undefined &&
+        ts.isNamedImports(names) &&
+        names.elements.every((element) => element.isTypeOnly)
+      add(node.moduleSpecifier, clause?.phaseModifier === ts.SyntaxKind.TypeKeyword || areTypes, false)
+    } else if (ts.isExportDeclaration(node)) {
+      const { exportClause: clause } = node
+      const areTypes =
+        clause !== undefined && ts.isNamedExports(clause) && clause.elements.every((element) => element.isTypeOnly)
+      add(node.moduleSpecifier, node.isTypeOnly || areTypes, false)
+    } else if (ts.isCallExpression(node) && node.expression.kind === ts.SyntaxKind.ImportKeyword) {
+      add(node.arguments[0], false, true)
+    } else if (ts.isCallExpression(node) && ts.isIdentifier(node.expression) && node.expression.text === 'require') {
+      add(node.arguments[0], false, false)
+    } else if (ts.isImportTypeNode(node) && ts.isLiteralTypeNode(node.argument)) {
+      add(node.argument.literal, true, false)
+    }
+    ts.forEachChild(node, visit)
+  }
+  visit(source)
+  return imports
+}
+
+function parse(name: string, text: string): Module {
+  const source = ts.createSourceFile(join(src, `${name}.ts`), text, ts.ScriptTarget.ESNext, true)
+  return { name, source, imports: importsOf(source) }
+}
+
+const house: readonly Module[] = readdirSync(src, { recursive: true, encoding: 'utf8' })
+  .filter((file) => file.endsWith('.ts'))
+  .map((file) => parse(file.replaceAll('\\', '/').replace(/\.ts$/, ''), readFileSync(join(src, file), 'utf8')))
+
+const contracts = new Set(['events', 'provider', 'middleware', 'request', 'errors', 'schema', 'snapshot', 'tool'])
+const providers = house.flatMap(({ name }) => (name.startsWith('providers/') ? [name.slice('providers/'.length)] : []))
+const sdks = ['@anthropic-ai/sdk', 'openai', 'ollama', '@google/genai']
+
+type Rule = (module: Module, imported: Import) => boolean
+
+const isIn = (folder: string, name: string): boolean => name.startsWith(`${folder}/`)
+const isSdk = ({ target }: Import): boolean => sdks.some((sdk) => target === sdk || target.startsWith(`${sdk}/`))
+
+/** Each says which imports are wrong. */
+const rules: Record<string, Rule> = {
+  'contracts know only contracts': ({ name }, { isOurs, target }) =>
+    contracts.has(name) && isOurs && !contracts.has(target),
+  'the wire knows only contracts and the wire': ({ name }, { isOurs, target }) =>
+    isIn('wire', name) && isOurs && !contracts.has(target) && !isIn('wire', target),
+  'providers know only contracts and the wire, and not each other': ({ name }, { isOurs, target }) =>
+    isIn('providers', name) && isOurs && !contracts.has(target) && !isIn('wire', target),
+  'middleware knows only contracts': ({ name }, { isOurs, target }) =>
+    isIn('middleware', name) && isOurs && !contracts.has(target),
+  'the tool stream knows only contracts and itself': ({ name }, { isOurs, target }) =>
+    isIn('tool-stream', name) && isOurs && !contracts.has(target) && !isIn('tool-stream', target),
+  'nothing but the test helpers imports the test helpers': ({ name }, { isOurs, target }) =>
+    !isIn('testing', name) && isOurs && isIn('testing', target),
+  'only entry files name concrete providers and middleware': ({ name }, { isOurs, target }) =>
+    isOurs && (isIn('providers', target) || isIn('middleware', target)) && name !== 'index',
+  'the core needs no provider and no SDK': ({ name }, imported) =>
+    name === 'index' && (isSdk(imported) || isIn('providers', imported.target)),
+  'only providers know an SDK, by its types or loaded when first used': ({ name }, imported) =>
+    isSdk(imported) && !(isIn('providers', name) && (imported.isTypeOnly || imported.isDynamic)),
+  'nothing else is needed at run time than eventemitter3 and eventsource-parser': (_, imported) =>
+    !imported.isOurs &&
+    !imported.isTypeOnly &&
+    !isSdk(imported) &&
+    !['eventemitter3', 'eventsource-parser'].includes(imported.target),
+}
+
+function breachesOf(rule: Rule, modules: readonly Module[]): string[] {
+  return modules.flatMap((module) =>
+    module.imports.filter((imported) => rule(module, imported)).map(({ target }) => `${module.name} imports ${target}`),
+  )
+}
+
+describe('the house', () => {
+  test.each(Object.entries(rules))('keeps its rule: %s', (_, rule) => {
+    expect(house.length).toBeGreaterThan(20)
+    expect(breachesOf(rule, house)).toEqual([])
+  })
+
+  test('has all its contracts', () => {
+    const names = new Set(house.map(({ name }) => name))
+    expect([...contracts].filter((name) => !names.has(name))).toEqual([])
+  })
+
+  test("has no provider's name in code that serves them all", () => {
+    const named: string[] = []
+    for (const { name, source } of house) {
+      if (isIn('providers', name) || isIn('testing', name)) continue
+      const visit = (node: ts.Node): void => {
+        if (ts.isStringLiteralLike(node) && providers.includes(node.text)) named.push(`${name} names ${node.text}`)
+        ts.forEachChild(node, visit)
+      }
+      visit(source)
+    }
+    expect(providers).toContain('anthropic')
+    expect(named).toEqual([])
+  })
+
+  test('shows its public face by name, and does nothing there', () => {
+    const index = house.find(({ name }) => name === 'index')!
+    for (const statement of index.source.statements) {
+      expect(
+        ts.isExportDeclaration(statement) && statement.exportClause && ts.isNamedExports(statement.exportClause),
+      ).toBe(true)
+    }
+  })
+
+  test('asks its users to install what it needs at run time, and no more', () => {
+    const { dependencies, peerDependencies, peerDependenciesMeta } = JSON.parse(
+      readFileSync(join(root, 'package.json'), 'utf8'),
+    ) as Record<string, Record<string, unknown>>
+    expect(Object.keys(dependencies!).sort()).toEqual(['eventemitter3', 'eventsource-parser'])
+    for (const peer of Object.keys(peerDependencies!)) {
+      expect(sdks).toContain(peer)
+      expect(peerDependenciesMeta![peer]).toEqual({ optional: true })
+    }
+  })
+})
+
+describe('a breach of the house rules is noticed', () => {
+  test.each([
+    ['errors', "import { toHttpError } from './wire/transport-errors.ts'", 'contracts know only contracts'],
+    [
+      'events',
+      "export type { FieldExtractor } from './tool-stream/field-extractor-registry.ts'",
+      'contracts know only contracts',
+    ],
+    ['provider', "type X = import('./client.ts').ClientOptions", 'contracts know only contracts'],
+    [
+      'wire/lines',
+      "import { anthropic } from '../providers/anthropic.ts'",
+      'the wire knows only contracts and the wire',
+    ],
+    [
+      'providers/other',
+      "import { anthropic } from './anthropic.ts'",
+      'providers know only contracts and the wire, and not each other',
+    ],
+    [
+      'providers/other',
+      "import type { Snapshot } from '../client.ts'",
+      'providers know only contracts and the wire, and not each other',
+    ],
+    ['middleware/retry', "import { simulate } from '../testing/simulate.ts'", 'middleware knows only contracts'],
+    [
+      'tool-stream/x',
+      "import { EventQueue } from '../event-queue.ts'",
+      'the tool stream knows only contracts and itself',
+    ],
+    [
+      'client',
+      "const { simulate } = await import('./testing/index.ts')",
+      'nothing but the test helpers imports the test helpers',
+    ],
+    [
+      'client',
+      "import { anthropic } from './providers/anthropic.ts'",
+      'only entry files name concrete providers and middleware',
+    ],
+    ['index', "export { anthropic } from './providers/anthropic.ts'", 'the core needs no provider and no SDK'],
+    [
+      'providers/other',
+      "import OpenAI from 'openai'",
+      'only providers know an SDK, by its types or loaded when first used',
+    ],
+    [
+      'providers/other',
+      "import { type A, b } from 'openai/streaming'",
+      'only providers know an SDK, by its types or loaded when first used',
+    ],
+    [
+      'client',
+      "import type OpenAI from 'openai'",
+      'only providers know an SDK, by its types or loaded when first used',
+    ],
+    [
+      'schema',
+      "import { z } from 'zod'",
+      'nothing else is needed at run time than eventemitter3 and eventsource-parser',
+    ],
+    [
+      'client',
+      "import { readFile } from 'node:fs/promises'",
+      'nothing else is needed at run time than eventemitter3 and eventsource-parser',
+    ],
+    [
+      'client',
+      "const z = require('zod')",
+      'nothing else is needed at run time than eventemitter3 and eventsource-parser',
+    ],
+  ])('%s: %s', (name, code, rule) => {
+    expect(breachesOf(rules[rule]!, [parse(name, code)])).toHaveLength(1)
+  })
+
+  test.each([
+    ['errors', "import type { Usage } from './events.ts'"],
+    [
+      'providers/other',
+      "import type OpenAI from 'openai'\nimport { LLMError } from '../errors.ts'\nawait import('openai')",
+    ],
+    ['providers/other', "import { type A, type B } from '@anthropic-ai/sdk'"],
+    ['client', "import { EventEmitter } from 'eventemitter3'"],
+  ])('and what is allowed is not: %s: %s', (name, code) => {
+    for (const rule of Object.values(rules)) expect(breachesOf(rule, [parse(name, code)])).toEqual([])
+  })
+})
