@@ -1,6 +1,7 @@
 import type { FieldDeltaEvent, FieldEndEvent, ResponseEvent, ToolCallEvent } from './events.ts'
 import type { ToolChoice } from './request.ts'
-import type { FieldExtractor, FieldExtractorRegistry } from './tool-stream/field-extractor-registry.ts'
+import type { FieldExtractor } from './tool-stream/field-extractor.ts'
+import type { FieldExtractorRegistry } from './tool-stream/field-extractor-registry.ts'
 import type { Tool } from './tool.ts'
 
 // What the compiler works out of a request: which paths exist, and what is found at them.

@@ -6,7 +6,7 @@ export type { Tool, ToolOptions } from './tool.ts'
 export type { JsonSchema, SchemaInput, SchemaOutput, StandardIssue, StandardResult, StandardSchema } from './schema.ts'
 
 export { FieldExtractorRegistry } from './tool-stream/field-extractor-registry.ts'
-export type { FieldExtractor } from './tool-stream/field-extractor-registry.ts'
+export type { FieldExtractor } from './tool-stream/field-extractor.ts'
 export { askMessages, simpleResponses, summaryParts } from './tool-stream/extractors.ts'
 export type {
   CheckedFields,

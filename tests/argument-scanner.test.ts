@@ -281,6 +281,12 @@ describe('what it hands out', () => {
     ])
   })
 
+  test('keys of every length arrive where one path names a key and another takes any', () => {
+    const { scanner, closed } = recordingScanner(['a.b', '*.{name}', 'a.a_key_of_more_than_thirty_one_characters'])
+    readAll(scanner, ['{"a":{"b":1,"longer":2,"a_key_of_more_than_thirty_one_characters":3}}'])
+    expect(closed.map(({ value }) => value)).toEqual([1, 2, 3])
+  })
+
   test('paths into a value of another kind lead nowhere', () => {
     for (const text of [
       '{"a":"x"}',

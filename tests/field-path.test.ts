@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { UsageError } from '../src/errors.ts'
-import { type FieldExtractor, FieldExtractorRegistry } from '../src/tool-stream/field-extractor-registry.ts'
+import { type FieldExtractor, FieldExtractorRegistry } from 'fieldstream'
 import { childPath, type MatchSet, parseFieldPath, rootMatches } from '../src/tool-stream/field-path.ts'
 
 const key = (name: string) => ({ kind: 'key', key: name })
@@ -179,6 +179,23 @@ describe('matching', () => {
     const paths = { key: 'a["0"]', index: 'a[0]', anyKey: 'a.*', anyIndex: 'a[*]' }
     expect(fieldsAt(paths, ['a', '0'])).toEqual({ key: {}, anyKey: {} })
     expect(fieldsAt(paths, ['a', 0])).toEqual({ index: {}, anyIndex: {} })
+  })
+
+  test('every element and member gets its own captures, whatever was met before', () => {
+    const paths = [
+      { field: 'x', path: '[{row}].{key}' },
+      { field: 'y', path: '[*].b' },
+    ]
+    const root = rootMatches(new FieldExtractorRegistry(paths).compile('tool'))
+    const paramsAt = (row: number, key: string) =>
+      root
+        .element(row)
+        ?.member(key)
+        ?.matches.map(({ params }) => params)
+    expect(paramsAt(0, 'a')).toEqual([{ row: '0', key: 'a' }])
+    expect(paramsAt(1, 'a')).toEqual([{ row: '1', key: 'a' }])
+    expect(paramsAt(1, 'b')).toEqual([{ row: '1', key: 'b' }, {}])
+    expect(paramsAt(0, 'a')).toEqual([{ row: '0', key: 'a' }])
   })
 
   test('names that objects inherit are keys and captures like others', () => {

@@ -1,4 +1,4 @@
-import type { SimulatedAnswer } from './simulate.ts'
+import type { SimulatedAnswer } from './simulated-answer.ts'
 
 /** One server-sent event, and whether it carries a piece of the answer. */
 export interface Frame {

@@ -29,18 +29,6 @@ export interface SimulateOptions {
   readonly inputTokens?: number | undefined
 }
 
-/** An answer in no provider's terms yet. */
-export interface SimulatedAnswer {
-  readonly model: string
-  readonly text: string
-  readonly reasoning: string
-  /** Arguments as text. */
-  readonly calls: readonly { readonly tool: string; readonly inputText: string }[]
-  readonly finishReason: Exclude<FinishReason, 'other'>
-  readonly inputTokens: number
-  readonly deltaChars: number
-}
-
 /**
  * Makes a model's answer in a provider's wire format, for `replayFetch`: an object is the arguments of a tool call, a list of
  * calls several, a string plain text, or, with `tool`, the arguments' text as it stands.

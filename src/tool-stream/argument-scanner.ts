@@ -314,7 +314,6 @@ export class ArgumentScanner {
       case OPEN_BRACKET: {
         const depth = this.#containers.length
         if (depth === this.#maxDepth) {
-          this.#base += i
           throw (this.#failure = new LimitError(
             'maxDepth',
             this.#maxDepth,
@@ -384,7 +383,6 @@ export class ArgumentScanner {
     const place = this.#value
     const i = endOfRun(chunk, from)
     if (i === chunk.length) {
-      if (i === from) return i
       // Most deltas lie wholly inside one string, and are handed on as they are.
       if (place) this.#handOut(place, from === 0 ? chunk : chunk.slice(from), isHighSurrogate(chunk.charCodeAt(i - 1)))
       else if (this.#inKey && this.#container!.place) this.#token += from === 0 ? chunk : chunk.slice(from)

@@ -1,4 +1,4 @@
-import type { FieldExtractor } from './field-extractor-registry.ts'
+import type { FieldExtractor } from './field-extractor.ts'
 
 /** Questions an assistant asks back: `ask_slots[*].message`. */
 export const askMessages = { field: 'ask_message', path: 'ask_slots[*].message' } as const satisfies FieldExtractor

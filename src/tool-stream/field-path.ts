@@ -1,5 +1,5 @@
 import { UsageError } from '../errors.ts'
-import type { FieldExtractor } from './field-extractor-registry.ts'
+import type { FieldExtractor } from './field-extractor.ts'
 
 /** One step of a field path. */
 export type PathSegment =

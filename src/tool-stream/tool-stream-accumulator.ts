@@ -2,7 +2,8 @@ import { LimitError, type LLMError, isLLMError, OutputError, StreamError } from 
 import type { FieldEvent, ProviderFinishEvent, StreamEvent } from '../events.ts'
 import type { PartialToolCall, Snapshot } from '../snapshot.ts'
 import { ArgumentScanner, type Place, type ScannerLimits, type ScannerSink } from './argument-scanner.ts'
-import { type FieldExtractor, FieldExtractorRegistry } from './field-extractor-registry.ts'
+import type { FieldExtractor } from './field-extractor.ts'
+import { FieldExtractorRegistry } from './field-extractor-registry.ts'
 
 /** Bounds on the tool calls of one answer. */
 export interface AccumulatorLimits extends ScannerLimits {
