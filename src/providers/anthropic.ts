@@ -1,4 +1,4 @@
-import { AbortedError, describeError, isLLMError, type LLMError, StreamError, UsageError } from '../errors.ts'
+import { type LLMError, UsageError } from '../errors.ts'
 import type { FinishReason, StreamEvent, Usage } from '../events.ts'
 import { fromBatches, type Provider, type ProviderContext, type StreamEvents } from '../provider.ts'
 import type {
@@ -11,9 +11,10 @@ import type {
   ToolResultPart,
 } from '../request.ts'
 import type { Tool } from '../tool.ts'
-import { readText } from '../wire/read-text.ts'
-import { ServerSentEventReader, type WireLimits } from '../wire/server-sent-events.ts'
-import { messageIn, toHttpError, toTransportError } from '../wire/transport-errors.ts'
+import { EventMapper, type Json, protocolError, toObject, toText } from '../wire/event-mapper.ts'
+import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
+import type { WireLimits } from '../wire/server-sent-events.ts'
+import { messageIn, toHttpError } from '../wire/transport-errors.ts'
 
 export type { WireLimits }
 
@@ -41,9 +42,6 @@ export interface AnthropicOptions {
   readonly eagerInputStreaming?: boolean | undefined
   readonly limits?: WireLimits | undefined
 }
-
-/** JSON off the wire or on it. */
-type Json = Record<string, unknown>
 
 const providerName = 'anthropic'
 
@@ -77,50 +75,29 @@ export function anthropic(options: AnthropicOptions): Provider {
       throw error
     })
 
-  async function* batches(
-    request: LLMRequest,
-    { signal }: ProviderContext,
-  ): AsyncGenerator<StreamEvent[], void, undefined> {
-    const warnings: LLMWarning[] = []
-    const body = toRequestBody(request, options, warnings)
-    let reader: ServerSentEventReader | undefined
-    let mapper: EventMapper | undefined
-    let requestId: string | undefined
-    try {
-      const sdk = client ?? (await (loading ??= load()))
-      const call = send(sdk, body, { signal, maxRetries: 0, ...(headers && { headers }) })
-      const response = await rawResponse(call)
-      requestId = response?.headers.get('request-id') ?? undefined
-      // Not server-sent events (Bedrock's frames), or no response to be had: the SDK's own iterator.
-      const iterable = !response || isBinary(response) ? ((await call) as AsyncIterable<unknown>) : undefined
-      mapper = new EventMapper({ model, raw: request.raw, requestId, warnings })
-      if (iterable) {
-        for await (const event of iterable) {
-          yield mapper.push([event])
-          if (mapper.hasEnded()) return
-        }
-      } else if (response) {
-        reader = new ServerSentEventReader(await eventBody(response), limits)
-        for (let events; (events = await reader.read());) {
-          yield mapper.push(parsed(events))
-          if (mapper.hasEnded()) return
-        }
-      }
-      // Aborted, the SDK's iterator just ends.
-      signal.throwIfAborted()
-      throw mapper.truncated()
-    } catch (error) {
-      throw describeError(toError(error, signal, mapper ? 'stream' : 'connect'), { requestId })
-    } finally {
-      if (mapper?.isFinished) reader?.drain()
-      else reader?.cancel()
-    }
+  function stream(request: LLMRequest, { signal }: ProviderContext): StreamEvents {
+    return fromBatches(() => {
+      const warnings: LLMWarning[] = []
+      return readSdkStream({
+        provider: providerName,
+        signal,
+        limits,
+        requestIdHeader: 'request-id',
+        toReportedError,
+        send: async () => {
+          const body = toRequestBody(request, options, warnings)
+          const sdk = client ?? (await (loading ??= load()))
+          return { call: send(sdk, body, { signal, maxRetries: 0, ...(headers && { headers }) }) }
+        },
+        createMapper: (requestId) => new AnthropicEventMapper({ model, raw: request.raw, requestId, warnings }),
+      })
+    })
   }
 
   return {
     name: providerName,
     model,
-    stream: (request, context) => fromBatches(() => batches(request, context)),
+    stream,
   }
 }
 
@@ -130,21 +107,10 @@ export function anthropic(options: AnthropicOptions): Provider {
  * @throws StreamError `stream_truncated` where the stream ends without `message_stop`, which the SDK does not notice.
  */
 export function toStreamEvents(stream: AsyncIterable<{ readonly type: string }>): StreamEvents {
-  return fromBatches(async function* () {
-    const mapper = new EventMapper({ model: '' })
-    const { signal } = (stream as { controller?: AbortController }).controller ?? new AbortController()
-    try {
-      for await (const event of stream) {
-        yield mapper.push([event])
-        if (mapper.hasEnded()) return
-      }
-      signal.throwIfAborted()
-      throw mapper.truncated()
-    } catch (error) {
-      // The SDK aborts by itself after any error, so only the reason tells who was first.
-      if (signal.aborted && error === signal.reason) throw new AbortedError(error, { phase: 'stream' })
-      throw toError(error, new AbortController().signal, 'stream')
-    }
+  return mapSdkStream(stream, {
+    provider: providerName,
+    toReportedError,
+    createMapper: () => new AnthropicEventMapper({ model: '' }),
   })
 }
 
@@ -181,73 +147,8 @@ function send(client: AnthropicClient, body: Json, options: Json): PromiseLike<u
     : client.messages.create(body as never, options as never)
 }
 
-/** The response behind an SDK's promise; `undefined` for clients whose promise has none. */
-async function rawResponse(call: PromiseLike<unknown>): Promise<Response | undefined> {
-  if (!('asResponse' in call)) return undefined
-  return (call as { asResponse(): Promise<Response> }).asResponse()
-}
-
-function isBinary(response: Response): boolean {
-  return response.headers.get('content-type')?.includes('application/vnd.amazon.eventstream') ?? false
-}
-
-/** The body, once it is sure to be an event stream: gateways answer with pages and errors under status 200. */
-async function eventBody(response: Response): Promise<ReadableStream<Uint8Array>> {
-  const { body, headers } = response
-  const facts = { retryable: true, phase: 'stream', provider: providerName } as const
-  if (!body) throw new StreamError('empty_response', 'anthropic answered without a body.', facts)
-  const contentType = headers.get('content-type')?.toLowerCase()
-  if (contentType === undefined || contentType.includes('text/event-stream')) return body
-  const { error } = contentType.includes('json') ? toMembers(await readText(body)) : {}
-  if (error !== undefined) throw reportedError(error)
-  body.cancel().catch(() => undefined)
-  throw new StreamError(
-    'unexpected_content_type',
-    `anthropic answered with ${contentType.split(';')[0] ?? ''} where an event stream was due. Check the base URL, and any gateway in between.`,
-    facts,
-  )
-}
-
-/** The members of an object in JSON; none of anything else. */
-function toMembers(text: string): Json {
-  try {
-    return (JSON.parse(text) as Json | null) ?? {}
-  } catch {
-    return {}
-  }
-}
-
-/** Parses one by one, so that what stands before a fault still counts. */
-function* parsed(events: readonly { readonly data: string }[]): Generator<unknown, void, undefined> {
-  for (const { data } of events) {
-    // An empty event is how some gateways keep a connection alive.
-    if (data !== '') yield parseData(data)
-  }
-}
-
-function parseData(data: string): unknown {
-  try {
-    return JSON.parse(data)
-  } catch {
-    // The parser's own message would quote the answer.
-    throw protocolError('an event is not JSON')
-  }
-}
-
-/** Wraps what the SDK, its iterator or a body threw. */
-function toError(error: unknown, signal: AbortSignal, phase: 'connect' | 'stream'): LLMError {
-  const { status, error: body, requestID } = (error ?? {}) as { status?: unknown; error?: unknown; requestID?: unknown }
-  // What the service reports inside a stream, the SDK's iterator throws without a status.
-  const isReported = status === undefined && body !== undefined && !isLLMError(error) && !signal.aborted
-  if (isReported) {
-    const { error: reported = body } = (body ?? {}) as Json
-    return describeError(reportedError(reported), { requestId: typeof requestID === 'string' ? requestID : undefined })
-  }
-  return toTransportError(error, providerName, signal, phase)
-}
-
 /** The error for `{ type, message }` that came after the response had begun. */
-function reportedError(error: unknown): LLMError {
+function toReportedError(error: unknown): LLMError {
   const { type } = (error ?? {}) as Json
   const providerCode = typeof type === 'string' ? type : undefined
   return toHttpError({
@@ -256,14 +157,6 @@ function reportedError(error: unknown): LLMError {
     providerCode,
     providerMessage: messageIn(error),
     inStream: true,
-  })
-}
-
-function protocolError(problem: string): StreamError {
-  return new StreamError('stream_protocol', `anthropic broke its protocol: ${problem}.`, {
-    retryable: true,
-    phase: 'stream',
-    provider: providerName,
   })
 }
 
@@ -457,59 +350,23 @@ interface MapperContext {
 }
 
 /** Maps `RawMessageStreamEvent`s, from our own decoding or an SDK's. */
-class EventMapper {
+class AnthropicEventMapper extends EventMapper {
   readonly #context: MapperContext
   readonly #blocks = new Map<unknown, Block>()
-  #hasStarted = false
   #usage: Json = {}
   #stopReason: string | undefined
-  #failure: unknown
-  /** Whether `message_stop` was seen, with all it needs. Nothing is to be pushed after that. */
-  isFinished = false
 
   constructor(context: MapperContext) {
+    super(providerName, context.raw)
     this.#context = context
   }
 
-  /** Where an event is wrong, returns what came before it; `hasEnded` throws then. */
-  push(events: Iterable<unknown>): StreamEvent[] {
-    const mapped: StreamEvent[] = []
-    try {
-      for (const event of events) {
-        if (this.#context.raw) mapped.push({ type: 'raw', value: event })
-        this.#map(toObject(event, 'an event'), mapped)
-        if (this.isFinished) break
-      }
-    } catch (error) {
-      if (mapped.length === 0) throw error
-      this.#failure = error
-    }
-    return mapped
-  }
-
-  /** To be asked after each push, before more is waited for. */
-  hasEnded(): boolean {
-    if (this.#failure) throw this.#failure
-    return this.isFinished
-  }
-
-  truncated(): StreamError {
-    const facts = { retryable: true, phase: 'stream', provider: providerName } as const
-    return this.#hasStarted
-      ? new StreamError(
-          'stream_truncated',
-          'The stream of anthropic ended before the answer was complete (no `message_stop`).',
-          facts,
-        )
-      : new StreamError('empty_response', 'anthropic answered with an empty stream.', facts)
-  }
-
-  #map(event: Json, out: StreamEvent[]): void {
+  protected override map(event: Json, out: StreamEvent[]): void {
     switch (event['type']) {
       case 'message_start': {
-        if (this.#hasStarted) throw protocolError('a second answer began')
-        this.#hasStarted = true
-        const { id, model, usage } = toObject(event['message'], 'a message')
+        if (this.hasStarted) throw protocolError(providerName, 'a second answer began')
+        this.hasStarted = true
+        const { id, model, usage } = toObject(providerName, event['message'], 'a message')
         const { requestId, warnings } = this.#context
         out.push({
           type: 'start',
@@ -524,10 +381,10 @@ class EventMapper {
         return
       }
       case 'content_block_start':
-        this.#start(event['index'], toObject(event['content_block'], 'a content block'), out)
+        this.#start(event['index'], toObject(providerName, event['content_block'], 'a content block'), out)
         return
       case 'content_block_delta':
-        this.#delta(this.#block(event['index']), toObject(event['delta'], 'a delta'), out)
+        this.#delta(this.#block(event['index']), toObject(providerName, event['delta'], 'a delta'), out)
         return
       case 'content_block_stop': {
         const block = this.#block(event['index'])
@@ -536,7 +393,7 @@ class EventMapper {
         return
       }
       case 'message_delta': {
-        const { stop_reason: reason } = toObject(event['delta'], 'a delta')
+        const { stop_reason: reason } = toObject(providerName, event['delta'], 'a delta')
         if (typeof reason === 'string') this.#stopReason = reason
         this.#mergeUsage(event['usage'], out)
         return
@@ -545,7 +402,7 @@ class EventMapper {
         this.#finish(out)
         return
       case 'error':
-        throw reportedError(event['error'])
+        throw toReportedError(event['error'])
       default:
       // `ping`, and events newer than this version, which the API asks clients to ignore.
     }
@@ -553,12 +410,12 @@ class EventMapper {
 
   #block(index: unknown): Block {
     const block = this.#blocks.get(index)
-    if (!block) throw protocolError('something arrived for a content block that is not open')
+    if (!block) throw protocolError(providerName, 'something arrived for a content block that is not open')
     return block
   }
 
   #start(index: unknown, content: Json, out: StreamEvent[]): void {
-    if (this.#blocks.has(index)) throw protocolError('a content block began twice')
+    if (this.#blocks.has(index)) throw protocolError(providerName, 'a content block began twice')
     this.#blocks.set(index, { content: { ...content }, json: '' })
     switch (content['type']) {
       // What a start already holds is a first delta.
@@ -571,14 +428,14 @@ class EventMapper {
       case 'tool_use':
         out.push({
           type: 'tool-input-start',
-          toolCallId: toText(content['id'], 'the id of a tool call'),
-          toolName: toText(content['name'], 'the name of a tool'),
+          toolCallId: toText(providerName, content['id'], 'the id of a tool call'),
+          toolName: toText(providerName, content['name'], 'the name of a tool'),
         })
     }
   }
 
   #text(type: 'text-delta' | 'reasoning-delta', text: unknown, out: StreamEvent[]): void {
-    const delta = toText(text, 'a text')
+    const delta = toText(providerName, text, 'a text')
     if (delta !== '') out.push({ type, delta })
   }
 
@@ -592,7 +449,7 @@ class EventMapper {
         this.#text('reasoning-delta', delta['thinking'], out)
         return
       case 'input_json_delta': {
-        const json = toText(delta['partial_json'], 'a piece of arguments')
+        const json = toText(providerName, delta['partial_json'], 'a piece of arguments')
         if (json === '') return
         block.json += json
         if (content['type'] === 'tool_use')
@@ -657,11 +514,11 @@ class EventMapper {
 
   #finish(out: StreamEvent[]): void {
     const reason = this.#stopReason
-    if (reason === undefined) throw protocolError('the answer ended without a stop reason')
+    if (reason === undefined) throw protocolError(providerName, 'the answer ended without a stop reason')
     const finishReason = finishReasons[reason] ?? 'other'
     for (const { content } of this.#blocks.values()) {
       // A token limit may cut a block that then never stops; nothing else may.
-      if (finishReason !== 'length') throw protocolError('the answer ended inside a content block')
+      if (finishReason !== 'length') throw protocolError(providerName, 'the answer ended inside a content block')
       if (!['text', 'thinking', 'tool_use'].includes(content['type'] as string)) out.push(cutBlock)
     }
     this.isFinished = true
@@ -679,16 +536,6 @@ class EventMapper {
 const cutBlock: StreamEvent = {
   type: 'warning',
   warning: { code: 'dropped-content', message: 'A server tool call was cut and is left out of `messages`.' },
-}
-
-function toObject(value: unknown, what: string): Json {
-  if (typeof value !== 'object' || value === null) throw protocolError(`${what} is not an object`)
-  return value as Json
-}
-
-function toText(value: unknown, what: string): string {
-  if (typeof value !== 'string') throw protocolError(`${what} is not a string`)
-  return value
 }
 
 /** Metadata under this provider's name; `undefined` where there is nothing in it but nulls. */

@@ -1,4 +1,5 @@
 import { UsageError } from '../errors.ts'
+import { isStandardSchema } from '../schema.ts'
 import type { FieldExtractor } from './field-extractor.ts'
 import { addPath, createPathNode, parseFieldPath, type PathNode } from './field-path.ts'
 
@@ -36,7 +37,7 @@ export class FieldExtractorRegistry<const Extractors extends readonly FieldExtra
       throw invalid(
         `Field "${field}" cannot have both \`map\` and \`deliver: 'delta'\`: deltas are the value itself, piece by piece`,
       )
-    if (schema !== undefined && !('~standard' in schema))
+    if (schema !== undefined && !isStandardSchema(schema))
       throw invalid(`\`schema\` of field "${field}" must be a Standard Schema (zod 4, Valibot, ArkType)`)
     if (this.#extractors.some((known) => known.field === field && known.path === path && known.tool === tool)) {
       throw invalid(`Field "${field}" is already registered for the path "${path}"`)
