@@ -406,7 +406,7 @@ export class ResponseStream<
 
   #onBatch(batch: readonly StreamEvent[] | undefined): void {
     this.#isReading = false
-    if (this.#isSettled) return
+    if (this.#isSettled || this.#hasFinished) return
     if (!batch) {
       const message = `${this.#options.provider} ended its stream without saying that the answer is complete.`
       this.#fail(new StreamError('stream_truncated', message, { retryable: true, phase: 'stream' }))

@@ -472,16 +472,30 @@ describe('a run', () => {
   })
 
   test('lets its source end by itself after the evidence', async () => {
-    let isDone = false
-    const provider = scriptedProvider(async function* () {
-      yield await Promise.resolve([start, text('Hello'), finish('stop')])
-      isDone = true
-    })
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    try {
+      let isDone = false
+      const provider = scriptedProvider(async function* () {
+        yield await Promise.resolve([start, text('Hello'), finish('stop')])
+        isDone = true
+      })
+      await streamOf(provider).final()
+      await turn()
+      expect(isDone).toBe(true)
+      expect(provider.isClosed).toBe(true)
+      expect(vi.getTimerCount()).toBe(0)
+      expect(provider.signal!.aborted).toBe(false)
+    } finally {
+      vi.useRealTimers()
+    }
+  })
+
+  test('leaves a source that goes on after the evidence', async () => {
+    const provider = scriptedProvider(reads(start, finish('stop'), text('more'), text('and more')))
     await streamOf(provider).final()
     await turn()
-    expect(isDone).toBe(true)
+    expect(provider.pulls).toBe(3)
     expect(provider.isClosed).toBe(true)
-    expect(provider.signal!.aborted).toBe(false)
   })
 
   test('closes a source that does not end within a second after the evidence', async () => {
@@ -506,15 +520,29 @@ describe('a run', () => {
     const events = await collect(stream)
     expect(events.map(({ type }) => type)).toEqual(['start', 'text-delta', 'finish'])
     expect((await stream.final()).text).toBe('Hello')
+
+    const slow = tool({ name: 'answer', validate: (value: unknown) => turn().then(() => ({ value: value as object })) })
+    const checked = await collect(streamOf([[start, ...call('1', '{}'), finish(), text('more')]], { tools: [slow] }))
+    expect(checked.map(({ type }) => type)).not.toContain('text-delta')
+  })
+
+  test('is not taken for cut by a read that a listener asked for just before the evidence', async () => {
+    const slow = tool({ name: 'answer', validate: (value: unknown) => turn().then(() => ({ value: value as object })) })
+    const stream = streamOf([[start, ...call('1', '{"a":1}'), finish()]], { tools: [slow] })
+    const texts = stream.textStream
+    stream.on('tool-input-end', () => texts.next())
+    expect((await stream.final()).toolCalls[0]!.input).toEqual({ a: 1 })
   })
 
   test('measures itself', async () => {
+    const before = performance.now()
     const { metrics } = await streamOf(
       [[start, text('Hello')], [...call('1', '{"a":"b"}')], [reasoning('Hm'), finish()]],
       { tools: [answer], fields: { a: 'a' } },
     ).final()
     expect(metrics).toMatchObject({ chunks: 3, characters: 16 })
     const { timeToFirstEventMs, timeToFirstTextMs, timeToFirstFieldMs, durationMs } = metrics
+    expect(durationMs).toBeLessThanOrEqual(performance.now() - before)
     const times = [0, timeToFirstEventMs!, timeToFirstTextMs!, timeToFirstFieldMs!, durationMs]
     expect(times).toEqual([...times].sort((a, b) => a - b))
   })
