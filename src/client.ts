@@ -1,3 +1,5 @@
+import { checkOptions } from './check-options.ts'
+import { checkRequest } from './check-request.ts'
 import { type LLMError, UsageError } from './errors.ts'
 import type {
   CheckedFields,
@@ -20,6 +22,7 @@ import {
   type AccumulatorOptions,
   type StreamAccumulator,
   ToolStreamAccumulator,
+  checkLimits,
 } from './tool-stream/tool-stream-accumulator.ts'
 import type { Tool } from './tool.ts'
 
@@ -53,22 +56,14 @@ export interface StreamRequest<
   readonly signal?: AbortSignal | undefined
 }
 
-const requestOptions = new Set<string>([
-  'messages',
-  'system',
-  'tools',
-  'toolChoice',
-  'maxTokens',
-  'temperature',
-  'topP',
-  'stop',
-  'reasoning',
-  'providerOptions',
-  'raw',
+const clientOptions: readonly string[] = [
+  'provider',
+  'middleware',
   'fields',
-  'onInvalid',
-  'signal',
-] satisfies (keyof StreamRequest)[])
+  'limits',
+  'accumulator',
+  'onError',
+] satisfies (keyof ClientOptions)[]
 
 /** Asks a model, and streams the fields of its answer while it is written. */
 // eslint-disable-next-line @typescript-eslint/no-generated-empty-object-type -- a client without fields has no names of fields
@@ -86,8 +81,14 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
         "StreamingLLMClient needs a `provider`, e.g. new StreamingLLMClient({ provider: anthropic({ model: 'claude-sonnet-4-5' }) }).",
       )
     }
-    const { middleware = [] } = options
+    checkOptions('StreamingLLMClient', options, clientOptions)
+    const { middleware = [], accumulator, onError } = options
     if (!Array.isArray(middleware)) throw new UsageError('invalid_argument', '`middleware` must be a list.')
+    for (const [name, option] of Object.entries({ accumulator, onError })) {
+      if (option !== undefined && typeof option !== 'function')
+        throw new UsageError('invalid_argument', `\`${name}\` must be a function.`)
+    }
+    checkLimits(options.limits)
     this.#options = options
     this.#fields = toRegistry(options.fields)
     this.#stream = composeMiddleware(middleware, (request, context) => provider.stream(request, context))
@@ -116,8 +117,9 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
     const { fields: definitions, onInvalid = 'continue', signal, ...llmRequest } = request as unknown as StreamRequest
     const fields = definitions === undefined ? this.#fields : toRegistry(definitions)
     const { tools = [] } = llmRequest
-    // A client's registry may serve many requests; the fields of one request are for its tools.
-    if (definitions !== undefined) for (const { path, tool } of fields.extractors) checkPath(path, tools, tool)
+    // A registry may serve many requests; fields that a request spells out are for its own tools.
+    if (definitions !== undefined && !isRegistry(definitions))
+      for (const { path, tool } of fields.extractors) checkPath(path, tools, tool)
     const { provider, accumulator, limits, onError } = this.#options
     return new ResponseStream({
       stream: this.#stream,
@@ -125,6 +127,7 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
       provider: provider.name,
       model: provider.model,
       accumulator: (accumulator ?? ((options) => new ToolStreamAccumulator(options)))({ fields, limits }),
+      fieldNames: new Set(fields.extractors.map(({ field }) => field)),
       onInvalid,
       signal,
       checkPath: (path) => checkPath(path, tools),
@@ -133,8 +136,13 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
   }
 }
 
+// Not `instanceof`: there may be two copies of the library, ESM and CommonJS.
+function isRegistry(fields: Fields | undefined): fields is FieldExtractorRegistry {
+  return typeof (fields as Partial<FieldExtractorRegistry> | null | undefined)?.compile === 'function'
+}
+
 function toRegistry(fields: Fields | undefined): FieldExtractorRegistry {
-  if (fields instanceof FieldExtractorRegistry) return fields
+  if (isRegistry(fields)) return fields
   if (fields !== undefined && (typeof fields !== 'object' || Array.isArray(fields))) {
     throw new UsageError(
       'invalid_argument',
@@ -143,6 +151,8 @@ function toRegistry(fields: Fields | undefined): FieldExtractorRegistry {
   }
   const registry = new FieldExtractorRegistry()
   for (const [field, definition] of Object.entries<FieldDefinition>(fields ?? {})) {
+    if (typeof definition !== 'string' && (typeof definition !== 'object' || (definition as unknown) === null))
+      throw new UsageError('invalid_argument', `Field "${field}" must be a path, or an object with a \`path\`.`)
     registry.register(typeof definition === 'string' ? { field, path: definition } : { ...definition, field })
   }
   return registry
@@ -163,66 +173,4 @@ function checkPath(path: string, tools: readonly Tool[], toolName?: string): voi
       `"${name}" (${Object.keys((inputSchema['properties'] as object | undefined) ?? {}).join(', ')})`,
   )
   throw new UsageError('invalid_argument', `The path "${path}" cannot exist in the arguments of ${names.join(' or ')}.`)
-}
-
-function checkRequest(request: StreamRequest, provider: string): void {
-  const fail = (message: string): never => {
-    throw new UsageError('invalid_argument', message, { phase: 'request', provider })
-  }
-  if (typeof (request as unknown) !== 'object' || (request as unknown) === null)
-    fail("stream() takes a request, e.g. { messages: [{ role: 'user', content: 'Hello' }] }.")
-  const { messages, tools, toolChoice, maxTokens, providerOptions, signal, onInvalid } =
-    request as Partial<StreamRequest>
-  for (const name of Object.keys(request)) {
-    if (!requestOptions.has(name))
-      fail(
-        `Unknown request option \`${name}\`. Options: ${[...requestOptions].join(', ')}. A provider's own go into \`providerOptions\`.`,
-      )
-  }
-  if (!Array.isArray(messages) || messages.length === 0)
-    fail("`messages` must hold at least one message, e.g. [{ role: 'user', content: 'Hello' }].")
-  for (const [i, message] of (messages as unknown[]).entries()) {
-    const { role, content } = (message ?? {}) as { role?: unknown; content?: unknown }
-    if (!['system', 'user', 'assistant', 'tool'].includes(role as string))
-      fail(`The \`role\` of messages[${i}] must be 'system', 'user', 'assistant' or 'tool'.`)
-    if (typeof content !== 'string' && !Array.isArray(content))
-      fail(`The \`content\` of messages[${i}] must be a string or a list of parts.`)
-    if (role === 'system' && typeof content !== 'string')
-      fail(`The \`content\` of messages[${i}], a system message, must be a string.`)
-    if (role === 'tool' && typeof content === 'string')
-      fail(`The \`content\` of messages[${i}] must be a list of \`tool-result\` parts.`)
-  }
-  if (tools !== undefined) {
-    if (!Array.isArray(tools)) fail('`tools` must be a list of tools made with tool().')
-    const names = new Set<unknown>()
-    for (const item of tools as readonly unknown[]) {
-      const { name, inputSchema } = (item ?? {}) as Partial<Tool>
-      if (typeof name !== 'string' || typeof inputSchema !== 'object')
-        fail('Every entry of `tools` must be made with tool().')
-      if (names.has(name)) fail(`Two tools have the name "${String(name)}".`)
-      names.add(name)
-    }
-  }
-  if (toolChoice !== undefined) {
-    const offered = ((tools ?? []) as readonly Tool[]).map(({ name }) => name)
-    if (
-      typeof toolChoice === 'object'
-        ? !offered.includes((toolChoice as { readonly name: string } | null)?.name ?? '')
-        : !['auto', 'none', 'required'].includes(toolChoice)
-    ) {
-      fail(
-        `\`toolChoice\` must be 'auto', 'none', 'required' or one of the request's tools${offered.length > 0 ? ` (${offered.join(', ')})` : ', of which there are none'}.`,
-      )
-    }
-    if (toolChoice === 'required' && offered.length === 0) fail("`toolChoice: 'required'` needs `tools`.")
-  }
-  if (maxTokens !== undefined && !(Number.isInteger(maxTokens) && maxTokens > 0))
-    fail('`maxTokens` must be a positive whole number.')
-  if (onInvalid !== undefined && !['continue', 'abort'].includes(onInvalid))
-    fail("`onInvalid` must be 'continue' or 'abort'.")
-  if (signal !== undefined && !(signal instanceof AbortSignal)) fail('`signal` must be an AbortSignal.')
-  for (const [name, options] of Object.entries((providerOptions ?? {}) as Record<string, unknown>)) {
-    if (typeof options !== 'object' || options === null)
-      fail(`\`providerOptions\` is keyed by provider name: { ${provider}: { ${name}: … } }.`)
-  }
 }

@@ -66,6 +66,9 @@ export interface LLMErrorOptions {
   /** How long the provider asked to wait, in milliseconds. */
   retryAfterMs?: number | undefined
   attempt?: number | undefined
+  toolName?: string | undefined
+  toolCallId?: string | undefined
+  position?: number | undefined
   /** A foreign error without request or response text in it. */
   cause?: unknown
 }
@@ -93,6 +96,11 @@ export class LLMError extends Error {
   declare readonly retryAfterMs?: number
   /** Which attempt failed, counted from 1. */
   declare readonly attempt?: number
+  /** The tool call that was being written, or that is not usable. */
+  declare readonly toolName?: string
+  declare readonly toolCallId?: string
+  /** Offset in that call's argument text, in UTF-16 code units, where it broke or stopped. */
+  declare readonly position?: number
   /** Tokens reported before the failure; `undefined` where the provider had reported none. */
   declare readonly usage?: Usage
   /** What had arrived: texts, raw arguments and their best-effort value. Never validated, never complete. */
@@ -138,6 +146,9 @@ export function describeError<E extends LLMError>(
     'providerCode',
     'retryAfterMs',
     'attempt',
+    'toolName',
+    'toolCallId',
+    'position',
     'usage',
   ] as const) {
     const value = facts[name]
@@ -156,13 +167,20 @@ export function describeError<E extends LLMError>(
   return error
 }
 
+/** The host's own word, or the name of an error of its making, e.g. `TimeoutError`. */
+function reasonWords(reason: unknown): string {
+  if (typeof reason === 'string') return `: ${reason}`
+  const { name } = (reason ?? {}) as { name?: unknown }
+  return typeof name === 'string' && name !== 'AbortError' ? ` (${name})` : ''
+}
+
 /** The run was cancelled: by a signal, by `abort()`, or because the consumer left. `name` is `'AbortError'`. */
 export class AbortedError extends LLMError {
   /** What was given to `abort()`, or the signal's reason, or `'consumer_return'` where the loop was left. */
   declare readonly reason: unknown
 
   constructor(reason: unknown, options: LLMErrorOptions = {}) {
-    super('aborted', typeof reason === 'string' ? `The run was aborted: ${reason}` : 'The run was aborted', options)
+    super('aborted', `The run was aborted${reasonWords(reason)}`, options)
     // Not enumerable: a reason is the host's own value and may hold anything.
     Object.defineProperty(this, 'reason', { value: reason })
   }
@@ -188,27 +206,15 @@ export interface OutputIssue {
 
 /** The model's answer is not usable: cut, refused, malformed or against its schema. */
 export class OutputError extends LLMError {
-  declare readonly toolName?: string
-  declare readonly toolCallId?: string
-  /** Offset in the argument text, in UTF-16 code units, where it stopped being JSON. */
-  declare readonly position?: number
   /** What the validator found. Not enumerable, since its messages may quote the answer. */
   declare readonly issues?: readonly OutputIssue[]
 
   constructor(
     code: ErrorCode,
     message: string,
-    options: LLMErrorOptions & {
-      toolName?: string | undefined
-      toolCallId?: string | undefined
-      position?: number | undefined
-      issues?: readonly OutputIssue[] | undefined
-    } = {},
+    options: LLMErrorOptions & { issues?: readonly OutputIssue[] | undefined } = {},
   ) {
     super(code, message, options)
-    if (options.toolName !== undefined) this.toolName = options.toolName
-    if (options.toolCallId !== undefined) this.toolCallId = options.toolCallId
-    if (options.position !== undefined) this.position = options.position
     if (options.issues) Object.defineProperty(this, 'issues', { value: options.issues })
   }
 }

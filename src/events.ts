@@ -1,3 +1,4 @@
+import type { OutputIssue } from './errors.ts'
 import type { LLMWarning, ProviderMetadata, ProviderPart } from './request.ts'
 
 /**
@@ -134,7 +135,7 @@ export interface FieldDeltaEvent<Field extends string = string> {
   readonly path: string
   /** What the path's captures matched. */
   readonly params: Readonly<Record<string, string>>
-  /** Never empty, never half a surrogate pair. */
+  /** Never empty; half a surrogate pair only where the value itself holds one. */
   readonly delta: string
   /** Characters (UTF-16 code units) of this field so far, this delta included. */
   readonly length: number
@@ -151,6 +152,8 @@ export interface FieldEndEvent<Field extends string = string, Value = unknown> {
   readonly value: Value
   /** Whether the field's own schema accepts the value; `undefined` where it has none. */
   readonly valid: boolean | undefined
+  /** What the field's schema found, where `valid` is false; paths are relative to the value, which then is as the model wrote it. */
+  readonly issues?: readonly OutputIssue[] | undefined
   readonly toolCallId: string
   readonly toolName: string
 }

@@ -7,10 +7,10 @@ import {
   type ErrorPhase,
   isLLMError,
   type LLMError,
+  type LLMErrorOptions,
   OutputError,
-  type OutputIssue,
   StreamError,
-  ToolError,
+  UsageError,
 } from './errors.ts'
 import { EventQueue } from './event-queue.ts'
 import type {
@@ -22,16 +22,17 @@ import type {
   StartEvent,
   StreamEvent,
   ToolCallEvent,
+  ToolInputDeltaEvent,
   Usage,
 } from './events.ts'
 import type { CheckedPath, ValueAt } from './field-types.ts'
 import type { StreamFunction } from './middleware.ts'
-import type { AssistantMessage, LLMRequest, LLMWarning, ToolChoice } from './request.ts'
-import { issuePath, type StandardResult } from './schema.ts'
+import type { AssistantMessage, LLMRequest, LLMWarning } from './request.ts'
+import { RunMetrics } from './run-metrics.ts'
 import type { Snapshot } from './snapshot.ts'
 import { FieldWatcher } from './tool-stream/field-watcher.ts'
-import type { AccumulatedToolCall, StreamAccumulator } from './tool-stream/tool-stream-accumulator.ts'
-import type { Tool } from './tool.ts'
+import type { StreamAccumulator } from './tool-stream/tool-stream-accumulator.ts'
+import { checkForced, checkOffered, validateToolCall } from './tool-call-validation.ts'
 
 /** A complete answer: every call whole and valid. */
 export interface LLMResponse<Calls extends readonly unknown[] = readonly Omit<ToolCallEvent, 'type'>[]> {
@@ -59,12 +60,29 @@ export interface RunOptions {
   readonly provider: string
   readonly model: string
   readonly accumulator: StreamAccumulator
+  /** The names of the fields that may be reported. */
+  readonly fieldNames: ReadonlySet<string>
   readonly onInvalid: 'continue' | 'abort'
   readonly signal: AbortSignal | undefined
   /** Throws where a path cannot exist in the tools' schemas. */
   readonly checkPath: (path: string) => void
   readonly onError: ((error: LLMError) => void) | undefined
 }
+
+const listenable: ReadonlySet<string> = new Set([
+  'start',
+  'text-delta',
+  'reasoning-delta',
+  'tool-input-start',
+  'tool-input-delta',
+  'tool-input-end',
+  'field-delta',
+  'field-end',
+  'tool-call',
+  'finish',
+  'raw',
+  'error',
+] satisfies (ResponseEvent['type'] | 'error')[])
 
 /** How long the source of a complete answer may take to end. */
 const graceMs = 1000
@@ -94,7 +112,6 @@ export class ResponseStream<
   Name extends string = string,
 > implements AsyncIterable<Event> {
   readonly #options: RunOptions
-  readonly #tools: ReadonlyMap<string, Tool> | undefined
   readonly #controller = new AbortController()
   readonly #emitter = new EventEmitter()
   readonly #guarded = new Map<string, Map<Listener, Listener>>()
@@ -119,17 +136,10 @@ export class ResponseStream<
 
   #start: StartEvent | undefined
   #usage: Usage | undefined
-  #startedAt = 0
-  #firstEventAt: number | undefined
-  #firstTextAt: number | undefined
-  #firstFieldAt: number | undefined
-  #chunks = 0
-  #characters = 0
+  #metrics = new RunMetrics()
 
   constructor(options: RunOptions) {
     this.#options = options
-    const { tools } = options.request
-    this.#tools = tools && new Map(tools.map((tool) => [tool.name, tool]))
   }
 
   /** All events. One loop per stream; it cancels the run when it is left early. */
@@ -193,13 +203,20 @@ export class ResponseStream<
   field<const Path extends string>(path: Path & CheckedPath<Path, Input>): Promise<ValueAt<Input, Path> | undefined> {
     this.#options.checkPath(path)
     const promise = new Promise<unknown>((resolve, reject) => {
-      const watcher = new FieldWatcher(path, (value) => {
-        this.#watchers.delete(watcher)
-        resolve(value)
-      })
+      // Values in what has come already count only when all of it was read: it may repeat a key.
+      const found: unknown[] = []
+      let isLate = true
+      const watcher = new FieldWatcher(path, (value) => (isLate ? found.push(value) : resolve(value)))
       this.#watchers.add(watcher)
-      for (const { toolCallId, inputText } of this.#options.accumulator.snapshot().toolCalls)
-        watcher.write(toolCallId, inputText)
+      try {
+        for (const { toolCallId, inputText } of this.#options.accumulator.snapshot().toolCalls)
+          watcher.write(toolCallId, inputText)
+        isLate = false
+        if (found.length > 0) resolve(found[0])
+      } catch (error) {
+        reject(error)
+        this.#fail(error)
+      }
       this.#onSettled(() => (this.#response ? resolve(undefined) : reject(this.#error)))
     })
     promise.catch(() => undefined)
@@ -209,6 +226,10 @@ export class ResponseStream<
 
   /** The text of one field as it is written; of all its places, one after the other. */
   fields(name: Name): AsyncIterableIterator<string, undefined> {
+    if (!this.#options.fieldNames.has(name)) {
+      const known = [...this.#options.fieldNames].join(', ') || 'none'
+      throw new UsageError('invalid_argument', `The request has no field "${name}". Its fields: ${known}.`)
+    }
     return this.#deltas(
       (event): event is Extract<ResponseEvent, { type: 'field-delta' }> =>
         event.type === 'field-delta' && event.field === name,
@@ -299,6 +320,11 @@ export class ResponseStream<
   }
 
   #listen(method: 'on' | 'once', type: string, listener: Listener): this {
+    if (!listenable.has(type) || typeof listener !== 'function')
+      throw new UsageError(
+        'invalid_argument',
+        `\`${method}\` takes an event (${[...listenable].join(', ')}) and a function.`,
+      )
     const guarded = this.#guard(type, listener)
     this.#emitter[method](type, guarded as () => void)
     if (type === 'error' && this.#error) queueMicrotask(() => guarded(this.#error as never))
@@ -388,7 +414,7 @@ export class ResponseStream<
     if (signal?.aborted) throw new AbortedError(signal.reason, { phase: this.#phase })
     // Not earlier: a stream that nobody uses leaves no listener behind.
     signal?.addEventListener('abort', this.#onSignal)
-    this.#startedAt = performance.now()
+    this.#metrics = new RunMetrics()
     const events = this.#options.stream(this.#options.request, { signal: this.#controller.signal, attempt: 1 })
     if (events.batches) return events.batches()
     const single = events[Symbol.asyncIterator]()
@@ -412,7 +438,7 @@ export class ResponseStream<
       this.#fail(new StreamError('stream_truncated', message, { retryable: true, phase: 'stream' }))
       return
     }
-    this.#chunks++
+    this.#metrics.onChunk()
     for (const queue of this.#queues) queue.startBatch()
     try {
       for (const event of batch) {
@@ -441,21 +467,21 @@ export class ResponseStream<
         this.#emit({ ...event, attempt: 1, cached: false, seq: ++this.#seq })
         return
       case 'text-delta':
-        this.#firstTextAt ??= performance.now()
-        this.#characters += event.delta.length
+        this.#metrics.onText()
+        this.#metrics.onCharacters(event.delta.length)
         this.#emit({ type: 'text-delta', delta: event.delta, seq: ++this.#seq })
         return
       case 'reasoning-delta':
-        this.#characters += event.delta.length
+        this.#metrics.onCharacters(event.delta.length)
         this.#emit({ type: 'reasoning-delta', delta: event.delta, seq: ++this.#seq })
         return
       case 'tool-input-start':
-        this.#checkOffered(event.toolName)
+        checkOffered(event.toolName, this.#options.request)
         this.#emit({ ...event, seq: ++this.#seq })
         this.#accumulate(event)
         return
       case 'tool-input-delta':
-        this.#characters += event.delta.length
+        this.#metrics.onCharacters(event.delta.length)
         this.#emit({ type: 'tool-input-delta', toolCallId: event.toolCallId, delta: event.delta, seq: ++this.#seq })
         this.#accumulate(event)
         return
@@ -489,35 +515,32 @@ export class ResponseStream<
     const { accumulator, onInvalid } = this.#options
     const fieldEvents = accumulator.push(event)
     // Before any listener hears of the fields: one that asks for another `field()` reads what the accumulator has by now.
-    if (event.type === 'tool-input-delta')
-      for (const watcher of this.#watchers) watcher.write(event.toolCallId, event.delta)
+    const watchError = event.type === 'tool-input-delta' ? this.#watch(event) : undefined
     for (const fieldEvent of fieldEvents) {
-      this.#firstFieldAt ??= performance.now()
+      this.#metrics.onField()
       this.#emit({ ...fieldEvent, seq: ++this.#seq })
       if (fieldEvent.type === 'field-end' && fieldEvent.valid === false && onInvalid === 'abort')
         throw invalidField(fieldEvent)
     }
-    if (accumulator.error) throw accumulator.error
+    const error = accumulator.error ?? watchError
+    if (error) throw error
+  }
+
+  #watch({ toolCallId, delta }: ToolInputDeltaEvent): LLMError | undefined {
+    if (this.#watchers.size === 0) return undefined
+    try {
+      for (const watcher of this.#watchers) watcher.write(toolCallId, delta)
+      return undefined
+    } catch (error) {
+      if (isLLMError(error)) return error
+      throw error
+    }
   }
 
   #emit(event: ResponseEvent): void {
-    this.#firstEventAt ??= performance.now()
+    this.#metrics.onEvent()
     for (const queue of this.#queues) queue.push(event)
     this.#emitter.emit(event.type, event)
-  }
-
-  #checkOffered(toolName: string): void {
-    const { toolChoice } = this.#options.request
-    const isOffered =
-      !this.#tools || (typeof toolChoice === 'object' ? toolChoice.name === toolName : this.#tools.has(toolName))
-    if (isOffered) return
-    const name = /^[\w-]{1,64}$/.test(toolName) ? `"${toolName}"` : 'with a name no tool can have'
-    throw new ToolError(
-      'tool_not_found',
-      toolName,
-      `The model called a tool ${name} that the request does not offer.`,
-      { phase: 'stream' },
-    )
   }
 
   // --------------------------------------------------------------------------------------------------------------- ending
@@ -527,10 +550,14 @@ export class ResponseStream<
     this.#hasFinished = true
     if (this.#source) void this.#endByItself(this.#source)
     const { toolCalls } = this.#options.accumulator
-    const { toolChoice } = this.#options.request
-    if (toolCalls.length === 0 && (toolChoice === 'required' || typeof toolChoice === 'object'))
-      throw missingCall(toolChoice, finish.finishReason)
-    const checked = toolCalls.map((call) => this.#validate(call))
+    const { tools, toolChoice } = this.#options.request
+    checkForced(toolCalls, toolChoice, finish.finishReason)
+    const checked = toolCalls.map((call) =>
+      validateToolCall(
+        call,
+        tools?.find(({ name }) => name === call.toolName),
+      ),
+    )
     if (checked.some((result) => result instanceof Promise)) {
       Promise.all(checked.map((result) => Promise.resolve(result))).then(
         (calls) => this.#succeed(finish, calls),
@@ -539,47 +566,10 @@ export class ResponseStream<
     } else this.#succeed(finish, checked as ToolCallEvent[])
   }
 
-  #validate(call: AccumulatedToolCall): ToolCallEvent | Promise<ToolCallEvent> {
-    const { toolCallId, toolName, input } = call
-    const toEvent = (result: StandardResult<unknown>): ToolCallEvent => {
-      // What is neither, such as the boolean of a bare predicate, must not pass for consent.
-      if (typeof result !== 'object' || !('issues' in result || 'value' in result))
-        throw new TypeError('a validator returns { value } or { issues }')
-      if (result.issues)
-        throw schemaMismatch(
-          call,
-          result.issues.map((issue) => ({ path: issuePath(issue), message: issue.message })),
-        )
-      return { type: 'tool-call', toolCallId, toolName, input: result.value }
-    }
-    const failed = (cause: unknown): LLMError =>
-      isLLMError(cause)
-        ? cause
-        : new OutputError('validator_error', `The validator of tool "${toolName}" failed. See \`cause\`.`, {
-            phase: 'validate',
-            cause,
-            toolName,
-            toolCallId,
-          })
-    try {
-      const validate = this.#tools?.get(toolName)?.validate
-      const result = validate ? validate(input) : { value: input }
-      if (!(result instanceof Promise)) return toEvent(result)
-      const checked = result.then(toEvent).catch((cause: unknown) => {
-        throw failed(cause)
-      })
-      // Nobody looks at it where the validator of another call throws at once.
-      checked.catch(() => undefined)
-      return checked
-    } catch (cause) {
-      throw failed(cause)
-    }
-  }
-
   #succeed(finish: ProviderFinishEvent, calls: readonly ToolCallEvent[]): void {
     if (this.#isSettled) return
     const { finishReason, providerFinishReason, usage } = finish
-    const metrics = this.#metrics()
+    const metrics = this.#metrics.take()
     const inputs = new Map(this.#options.accumulator.toolCalls.map(({ toolCallId, input }) => [toolCallId, input]))
     const { provider, model } = this.#options
     this.#response = {
@@ -619,6 +609,7 @@ export class ResponseStream<
       attempt: 1,
       usage: this.#usage,
       partial: () => this.snapshot(),
+      ...(error instanceof StreamError && this.#openCall()),
     })
     this.#end()
     for (const queue of this.#queues) {
@@ -626,7 +617,14 @@ export class ResponseStream<
       else queue.finish(error)
     }
     this.#emitter.emit('error', error)
-    this.#report(error)
+    // To cancel is no failure.
+    if (!(error instanceof AbortedError)) this.#report(error)
+  }
+
+  /** Where in which call's arguments a stream broke off. */
+  #openCall(): Pick<LLMErrorOptions, 'toolName' | 'toolCallId' | 'position'> | undefined {
+    const call = this.#options.accumulator.snapshot().toolCalls.findLast(({ complete }) => !complete)
+    return call && { toolName: call.toolName, toolCallId: call.toolCallId, position: call.inputText.length }
   }
 
   #end(): void {
@@ -654,19 +652,6 @@ export class ResponseStream<
       clearTimeout(timer)
     }
   }
-
-  #metrics(): Metrics {
-    const since = (time: number | undefined): number | undefined =>
-      time === undefined ? undefined : time - this.#startedAt
-    return {
-      timeToFirstEventMs: since(this.#firstEventAt),
-      timeToFirstTextMs: since(this.#firstTextAt),
-      timeToFirstFieldMs: since(this.#firstFieldAt),
-      durationMs: performance.now() - this.#startedAt,
-      chunks: this.#chunks,
-      characters: this.#characters,
-    }
-  }
 }
 
 /** Leaves a source early. Nobody waits for it: it may hang or fail in doing so. */
@@ -686,32 +671,7 @@ function consumed(problem: string): ConsumerError {
   )
 }
 
-function missingCall(toolChoice: ToolChoice, finishReason: FinishReason): OutputError {
-  const what = typeof toolChoice === 'object' ? `tool "${toolChoice.name}"` : 'a tool'
-  return finishReason === 'length'
-    ? new OutputError(
-        'output_truncated',
-        `The answer reached its token limit before it called ${what}. Raise \`maxTokens\`.`,
-        { phase: 'finalize' },
-      )
-    : new OutputError('no_payload', `The model answered without calling ${what}.`, { phase: 'finalize' })
-}
-
-function schemaMismatch({ toolCallId, toolName }: AccumulatedToolCall, issues: readonly OutputIssue[]): OutputError {
-  const paths = [...new Set(issues.map(({ path }) => path || 'the whole'))].slice(0, 8).join(', ')
-  return new OutputError(
-    'schema_mismatch',
-    `The arguments of tool "${toolName}" are against its schema at: ${paths}. See \`issues\`.`,
-    {
-      phase: 'validate',
-      toolName,
-      toolCallId,
-      issues,
-    },
-  )
-}
-
-function invalidField({ field, path, toolName, toolCallId }: FieldEndEvent): OutputError {
+function invalidField({ field, path, issues = [], toolName, toolCallId }: FieldEndEvent): OutputError {
   return new OutputError(
     'schema_mismatch',
     `The value of field "${field}" is against its schema; the run was stopped.`,
@@ -719,7 +679,10 @@ function invalidField({ field, path, toolName, toolCallId }: FieldEndEvent): Out
       phase: 'validate',
       toolName,
       toolCallId,
-      issues: [{ path, message: 'is against the schema of the field' }],
+      issues: issues.map((issue) => ({
+        ...issue,
+        path: issue.path === '' || issue.path.startsWith('[') ? path + issue.path : `${path}.${issue.path}`,
+      })),
     },
   )
 }

@@ -34,12 +34,13 @@ export function isStandardSchema(schema: unknown): schema is StandardSchema {
   return schema !== null && (typeof schema === 'object' || typeof schema === 'function') && '~standard' in schema
 }
 
-/** An issue's path in the notation of field paths; `''` for the whole value. */
-export function issuePath(issue: StandardIssue): string {
+/** An issue's path in the notation of field paths, its keys passed through `show`; `''` for the whole value. */
+export function issuePath(issue: StandardIssue, show: (key: string) => string = (key) => key): string {
   let path = ''
   for (const step of issue.path ?? []) {
     const key = typeof step === 'object' ? step.key : step
-    path += typeof key === 'number' ? `[${key}]` : path === '' ? String(key) : `.${String(key)}`
+    if (typeof key === 'number') path += `[${key}]`
+    else path += `${path === '' ? '' : '.'}${show(String(key))}`
   }
   return path
 }

@@ -1,3 +1,4 @@
+import { checkOptions } from './check-options.ts'
 import { UsageError } from './errors.ts'
 import {
   isStandardSchema,
@@ -23,6 +24,8 @@ export interface Tool<Name extends string = string, Input = unknown, Output = un
   /** Never present at run time: carries the types of the arguments before and after validation. */
   readonly '~types'?: { readonly input: Input; readonly output: Output } | undefined
 }
+
+const toolOptions = ['name', 'description', 'strict', 'definition', 'input', 'inputSchema', 'validate']
 
 /** What describes a tool, but for its schema. */
 export interface ToolOptions<Name extends string> {
@@ -67,6 +70,7 @@ export function tool(
     readonly validate?: Tool['validate']
   },
 ): Tool {
+  checkOptions('tool()', options, toolOptions, ' The schema of its arguments goes into `input`.')
   const { name, description, strict, definition, input = {} } = options
   if (typeof name !== 'string' || !/^[\w-]{1,64}$/.test(name)) {
     throw new UsageError(
@@ -80,13 +84,22 @@ export function tool(
       `The \`input\` of tool "${name}" must be a Standard Schema (zod 4, Valibot, ArkType) or a JSON Schema object.`,
     )
   }
+  if (!isStandardSchema(input) && options.inputSchema !== undefined) {
+    throw new UsageError(
+      'invalid_argument',
+      `\`inputSchema\` of tool "${name}" is the JSON Schema of a Standard Schema in \`input\`. A schema alone goes into \`input\`.`,
+    )
+  }
+  if (options.validate !== undefined && typeof options.validate !== 'function') {
+    throw new UsageError('invalid_argument', `\`validate\` of tool "${name}" must be a function.`)
+  }
   const inputSchema = isStandardSchema(input)
     ? (options.inputSchema ?? toJsonSchema(name, input))
     : { type: 'object', ...input }
   if (inputSchema['type'] !== 'object') {
     throw new UsageError(
       'invalid_argument',
-      `The \`input\` of tool "${name}" must describe an object: models call tools with named arguments.`,
+      `The \`input\` of tool "${name}" must describe an object: models call tools with named arguments. Wrap anything else, a union too: { value: … }.`,
     )
   }
   return {

@@ -1,7 +1,9 @@
 import { isDeepStrictEqual } from 'node:util'
 import fc from 'fast-check'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { LimitError, OutputError } from '../src/errors.ts'
+import { ArgumentScanner } from '../src/tool-stream/argument-scanner.ts'
+import { FieldExtractorRegistry } from '../src/tool-stream/field-extractor-registry.ts'
 import { parseFieldPath } from '../src/tool-stream/field-path.ts'
 import {
   canGoOn,
@@ -323,7 +325,7 @@ describe('repeated keys', () => {
       const error = rejection(readAll(recordingScanner([path]).scanner, chunks))
       expect(error).toMatchObject({ code: 'invalid_json', position })
       expect(error.message).toBe(
-        `The text is not valid JSON at character ${position}: a key that leads to a field appears twice`,
+        `The text is ambiguous at character ${position}: a key on the way to a field is repeated`,
       )
     }
   })
@@ -413,7 +415,7 @@ describe('strictness', () => {
       }
       // Registered paths change nothing, but for repeated keys.
       const observed = readAll(recordingScanner(everywhere).scanner, chunks)
-      if ('error' in observed && rejection(observed).message.endsWith('appears twice')) continue
+      if ('error' in observed && rejection(observed).message.endsWith('is repeated')) continue
       if (!isDeepStrictEqual(observed, bare)) expect.fail(`differs with paths: ${JSON.stringify(text)}`)
     }
     // The changes break about as much as they leave whole, or the comparison would be idle.
@@ -572,5 +574,34 @@ describe('closedText', () => {
       if (closed !== undefined) JSON.parse(closed)
       if (!/\d$/.test(text.slice(0, error.position))) expect(closed).toBe(before.closedText())
     }
+  })
+})
+
+describe('cost', () => {
+  /** How often a scan looks at a character, counted where all of its looking goes through. */
+  function looksAt(deltas: readonly string[], paths: readonly string[]): number {
+    const root = new FieldExtractorRegistry(paths.map((path) => ({ field: path, path }))).compile('tool')
+    const sink = { onText: () => undefined, onTextEnd: () => undefined, onValue: () => undefined }
+    const scanner = new ArgumentScanner(root, sink)
+    const charCodeAt = vi.spyOn(String.prototype, 'charCodeAt')
+    try {
+      for (const delta of deltas) scanner.write(delta)
+      return charCodeAt.mock.calls.length
+    } finally {
+      charCodeAt.mockRestore()
+    }
+  }
+
+  test.each([1, 7, 100])('each character is looked at about once, however long the answer, in deltas of %i', (size) => {
+    const perCharacter = [50, 1500].map((items) => {
+      const text = JSON.stringify({
+        message: 'A "quoted" line\nand 😀 more of it. '.repeat(items),
+        items: Array.from({ length: items }, (_, i) => ({ id: i, name: `item ${i}` })),
+      })
+      const deltas = text.match(new RegExp(`.{1,${size}}`, 'gs'))!
+      return looksAt(deltas, ['message', 'items[*].name', 'items']) / text.length
+    })
+    expect(perCharacter[0]).toBeLessThan(2.5)
+    expect(perCharacter[1]! / perCharacter[0]!).toBeLessThan(1.05)
   })
 })

@@ -71,9 +71,9 @@ describe('a request', () => {
   }
 
   test.each([
-    [undefined, 'takes a request'],
-    [null, 'takes a request'],
-    ['Hello', 'takes a request'],
+    [undefined, 'A request takes an object of options'],
+    [null, 'A request takes an object of options'],
+    ['Hello', 'A request takes an object of options'],
     [{}, '`messages` must hold at least one message'],
     [{ messages: [] }, '`messages` must hold at least one message'],
     [{ messages: 'Hello' }, '`messages` must hold at least one message'],
@@ -82,8 +82,8 @@ describe('a request', () => {
     [{ messages: [{ role: 'user' }] }, '`content` of messages[0] must be a string or a list'],
     [{ messages: [{ role: 'user', content: { text: 'Hello' } }] }, '`content` of messages[0]'],
     [{ messages: [{ role: 'tool', content: '42' }] }, 'list of `tool-result` parts'],
-    [{ messages, prompt: 'Hello' }, 'Unknown request option `prompt`. Options: messages, system'],
-    [{ messages, max_tokens: 5 }, "A provider's own go into `providerOptions`"],
+    [{ messages, prompt: 'Hello' }, 'A request has no option `prompt`. Its options: messages, system'],
+    [{ messages, max_tokens: 5 }, 'What only one provider knows goes into `providerOptions`'],
     [{ messages, tools: classify }, '`tools` must be a list'],
     [{ messages, tools: [null] }, 'must be made with tool()'],
     [{ messages, tools: [{ name: 'x', input_schema: {} }] }, 'must be made with tool()'],

@@ -218,10 +218,8 @@ describe('matching', () => {
 })
 
 describe('FieldExtractorRegistry', () => {
-  const fieldsOf = (registry: FieldExtractorRegistry, toolName: string, extra?: FieldExtractor[]) =>
-    [...registry.compile(toolName, extra).keys.values()].flatMap(({ extractors }) =>
-      extractors.map(({ field }) => field),
-    )
+  const fieldsOf = (registry: FieldExtractorRegistry, toolName: string) =>
+    [...registry.compile(toolName).keys.values()].flatMap(({ extractors }) => extractors.map(({ field }) => field))
 
   test('a tool gets the extractors for any tool and its own', () => {
     const registry = new FieldExtractorRegistry([
@@ -244,10 +242,9 @@ describe('FieldExtractorRegistry', () => {
     expect(registry.extractors).toHaveLength(4)
   })
 
-  test('what is registered later counts, what is extra counts only once', () => {
+  test('what is registered later counts', () => {
     const registry = new FieldExtractorRegistry([{ field: 'x', path: 'a' }])
     expect(fieldsOf(registry, 'tool')).toEqual(['x'])
-    expect(fieldsOf(registry, 'tool', [{ field: 'extra', path: 'b' }])).toEqual(['x', 'extra'])
     expect(registry.register({ field: 'y', path: 'c' })).toBe(registry)
     expect(fieldsOf(registry, 'tool')).toEqual(['x', 'y'])
   })

@@ -73,7 +73,17 @@ const house: readonly Module[] = readdirSync(src, { recursive: true, encoding: '
   .filter((file) => file.endsWith('.ts'))
   .map((file) => parse(file.replaceAll('\\', '/').replace(/\.ts$/, ''), readFileSync(join(src, file), 'utf8')))
 
-const contracts = new Set(['events', 'provider', 'middleware', 'request', 'errors', 'schema', 'snapshot', 'tool'])
+const contracts = new Set([
+  'check-options',
+  'events',
+  'provider',
+  'middleware',
+  'request',
+  'errors',
+  'schema',
+  'snapshot',
+  'tool',
+])
 const providers = house.flatMap(({ name }) => (name.startsWith('providers/') ? [name.slice('providers/'.length)] : []))
 const sdks = ['@anthropic-ai/sdk', 'openai', 'ollama', '@google/genai']
 

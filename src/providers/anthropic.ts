@@ -1,3 +1,4 @@
+import { checkOptions } from '../check-options.ts'
 import { type LLMError, UsageError } from '../errors.ts'
 import type { FinishReason, StreamEvent, Usage } from '../events.ts'
 import { fromBatches, type Provider, type ProviderContext, type StreamEvents } from '../provider.ts'
@@ -45,6 +46,18 @@ export interface AnthropicOptions {
 
 const providerName = 'anthropic'
 
+const anthropicOptions: readonly string[] = [
+  'model',
+  'client',
+  'apiKey',
+  'baseURL',
+  'fetch',
+  'headers',
+  'maxTokens',
+  'eagerInputStreaming',
+  'limits',
+] satisfies (keyof AnthropicOptions)[]
+
 /**
  * Claude through the Messages API.
  *
@@ -52,12 +65,19 @@ const providerName = 'anthropic'
  * missing key or SDK is a `UsageError` of the first request.
  */
 export function anthropic(options: AnthropicOptions): Provider {
+  checkOptions('anthropic()', options, anthropicOptions)
   const { model, client, headers, limits } = options
   if (typeof model !== 'string' || model === '') {
     throw new UsageError(
       'invalid_argument',
       "anthropic() needs a `model`, e.g. anthropic({ model: 'claude-sonnet-4-5' }).",
     )
+  }
+  if (client !== undefined && typeof (client as Partial<AnthropicClient>).messages?.create !== 'function') {
+    throw new UsageError('invalid_argument', '`client` of anthropic() must be an SDK client, e.g. new Anthropic().')
+  }
+  if (options.maxTokens !== undefined && !(Number.isInteger(options.maxTokens) && options.maxTokens > 0)) {
+    throw new UsageError('invalid_argument', '`maxTokens` of anthropic() must be a positive whole number.')
   }
   for (const name of ['apiKey', 'baseURL', 'fetch'] as const) {
     if (client && options[name] !== undefined) {
@@ -107,6 +127,12 @@ export function anthropic(options: AnthropicOptions): Provider {
  * @throws StreamError `stream_truncated` where the stream ends without `message_stop`, which the SDK does not notice.
  */
 export function toStreamEvents(stream: AsyncIterable<{ readonly type: string }>): StreamEvents {
+  if (typeof (stream as Partial<typeof stream> | undefined)?.[Symbol.asyncIterator] !== 'function') {
+    throw new UsageError(
+      'invalid_argument',
+      'toStreamEvents() takes what `await client.messages.create({ …, stream: true })` returns; `await` or `stream: true` may be missing.',
+    )
+  }
   return mapSdkStream(stream, {
     provider: providerName,
     toReportedError,

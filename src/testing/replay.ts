@@ -1,3 +1,5 @@
+import { UsageError } from '../errors.ts'
+
 /** A response as it came over the wire. JSON-serializable unless its bytes are no UTF-8. */
 export interface Recording {
   readonly body: string | Uint8Array
@@ -43,7 +45,7 @@ export type ReplayFetch = typeof globalThis.fetch & { readonly requests: readonl
  * Makes a `fetch` that answers every request with `source`; of a list, each request with the next. Hand it to a provider or
  * an SDK client. It honours the request's signal as a network would.
  *
- * @throws Error (as a rejection) for a request after the last of a list.
+ * @throws UsageError (as a rejection) for a request after the last of a list.
  */
 export function replayFetch(source: ReplaySource | readonly ReplaySource[], options: ReplayOptions = {}): ReplayFetch {
   const requests: ReplayRequest[] = []
@@ -57,7 +59,8 @@ export function replayFetch(source: ReplaySource | readonly ReplaySource[], opti
       ? (source as readonly ReplaySource[])[requests.length - 1]
       : (source as ReplaySource)
     if (next === undefined)
-      throw new Error(
+      throw new UsageError(
+        'invalid_argument',
         `replayFetch has ${(source as readonly unknown[]).length} recordings and got request ${requests.length}.`,
       )
     return respond(toRecording(typeof next === 'function' ? next(request) : next), options, signal)

@@ -1,3 +1,4 @@
+import { checkOptions } from '../check-options.ts'
 import { UsageError } from '../errors.ts'
 import type { FinishReason } from '../events.ts'
 import { anthropicFrames } from './anthropic-frames.ts'
@@ -29,6 +30,20 @@ export interface SimulateOptions {
   readonly inputTokens?: number | undefined
 }
 
+const simulateOptions: readonly string[] = [
+  'provider',
+  'tool',
+  'deltaChars',
+  'delayMs',
+  'firstDelayMs',
+  'text',
+  'reasoning',
+  'finishReason',
+  'inputTokens',
+] satisfies (keyof SimulateOptions)[]
+
+const finishReasons: readonly string[] = ['stop', 'length', 'tool-calls', 'refusal', 'content-filter', 'pause']
+
 /**
  * Makes a model's answer in a provider's wire format, for `replayFetch`: an object is the arguments of a tool call, a list of
  * calls several, a string plain text, or, with `tool`, the arguments' text as it stands.
@@ -39,9 +54,17 @@ export function simulate(
   payload: string | object | readonly SimulatedCall[],
   options: SimulateOptions = {},
 ): (request: ReplayRequest) => Recording {
+  checkOptions('simulate()', options, simulateOptions)
   const { tool, deltaChars = 8, delayMs = 0, firstDelayMs = 0, text, reasoning = '', inputTokens = 100 } = options
   if (!Number.isInteger(deltaChars) || deltaChars < 1)
     throw new UsageError('invalid_argument', '`deltaChars` must be a positive whole number.')
+  if (options.provider !== undefined && (options.provider as string) !== 'anthropic')
+    throw new UsageError('invalid_argument', "`provider` of simulate() must be 'anthropic'.")
+  if (options.finishReason !== undefined && !finishReasons.includes(options.finishReason))
+    throw new UsageError(
+      'invalid_argument',
+      `\`finishReason\` of simulate() must be one of: ${finishReasons.join(', ')}.`,
+    )
   return ({ body }) => {
     const request = (typeof body === 'object' && body !== null ? body : {}) as Record<string, unknown>
     const isText = typeof payload === 'string' && tool === undefined

@@ -473,7 +473,7 @@ export class ArgumentScanner {
         const member = matchSet.member(key)
         this.#member = member && new Place(container.place, key, member)
         // `JSON.parse` lets the last one win, but what was handed out of the first cannot be taken back.
-        if (member && !remember(container, key)) this.#fail(i, 'a key that leads to a field appears twice')
+        if (member && !remember(container, key)) this.#failForRepeatedKey(i)
       } else this.#member = undefined
       this.#token = ''
     }
@@ -567,6 +567,15 @@ export class ArgumentScanner {
     this.#state = state
     if (this.#value) this.#handOut(this.#value, text, isHalf)
     return this.#fail(i, problem)
+  }
+
+  #failForRepeatedKey(i: number): never {
+    const position = this.#base + i
+    throw (this.#failure = new OutputError(
+      'invalid_json',
+      `The text is ambiguous at character ${position}: a key on the way to a field is repeated`,
+      { phase: 'stream', position },
+    ))
   }
 
   /** Stops for good at index `i` of the chunk. The message says what was expected, never what was there. */

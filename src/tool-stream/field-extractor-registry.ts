@@ -1,7 +1,17 @@
+import { checkOptions } from '../check-options.ts'
 import { UsageError } from '../errors.ts'
 import { isStandardSchema } from '../schema.ts'
 import type { FieldExtractor } from './field-extractor.ts'
 import { addPath, createPathNode, parseFieldPath, type PathNode } from './field-path.ts'
+
+const extractorOptions: readonly string[] = [
+  'field',
+  'path',
+  'tool',
+  'deliver',
+  'schema',
+  'map',
+] satisfies (keyof FieldExtractor)[]
 
 /** The extractors of a client or request. */
 export class FieldExtractorRegistry<const Extractors extends readonly FieldExtractor[] = readonly FieldExtractor[]> {
@@ -12,7 +22,10 @@ export class FieldExtractorRegistry<const Extractors extends readonly FieldExtra
 
   /** @throws UsageError as `register` does. */
   constructor(extractors?: Extractors) {
-    for (const extractor of extractors ?? []) this.register(extractor)
+    const list: unknown = extractors ?? []
+    if (!Array.isArray(list))
+      throw invalid('A FieldExtractorRegistry takes a list of extractors, e.g. [askMessages, { field, path }]')
+    for (const extractor of list as readonly FieldExtractor[]) this.register(extractor)
   }
 
   /** The extractors in the order they were registered. */
@@ -27,12 +40,14 @@ export class FieldExtractorRegistry<const Extractors extends readonly FieldExtra
    * the same path.
    */
   register(extractor: FieldExtractor): this {
+    checkOptions('A field extractor', extractor, extractorOptions)
     const { field, path, tool, deliver, schema, map } = extractor
     if (typeof field !== 'string' || field === '')
       throw invalid(`An extractor needs a \`field\`, the name to report its path ${JSON.stringify(path)} under`)
     parseFieldPath(path)
     if (deliver !== undefined && deliver !== 'delta' && deliver !== 'complete')
       throw invalid(`\`deliver\` of field "${field}" is 'delta' or 'complete'`)
+    if (map !== undefined && typeof map !== 'function') throw invalid(`\`map\` of field "${field}" must be a function`)
     if (map && deliver === 'delta')
       throw invalid(
         `Field "${field}" cannot have both \`map\` and \`deliver: 'delta'\`: deltas are the value itself, piece by piece`,
@@ -47,17 +62,17 @@ export class FieldExtractorRegistry<const Extractors extends readonly FieldExtra
     return this
   }
 
-  /** The tree of all paths that apply to a tool, and of `extra` ones. */
-  compile(toolName: string, extra: readonly FieldExtractor[] = []): PathNode {
-    const known = extra.length === 0 ? this.#compiled.get(toolName) : undefined
+  /** The tree of all paths that apply to a tool. */
+  compile(toolName: string): PathNode {
+    const known = this.#compiled.get(toolName)
     if (known) return known
     const root = createPathNode()
-    for (const extractor of [...this.#extractors, ...extra]) {
+    for (const extractor of this.#extractors) {
       if (extractor.tool === undefined || extractor.tool === toolName)
         addPath(root, parseFieldPath(extractor.path), extractor)
     }
     // Only tools of the request are worth keeping: other names are the model's invention, and could be many.
-    if (extra.length === 0 && this.#compiled.size < 64) this.#compiled.set(toolName, root)
+    if (this.#compiled.size < 64) this.#compiled.set(toolName, root)
     return root
   }
 }

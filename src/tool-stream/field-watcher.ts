@@ -1,34 +1,33 @@
 import { ArgumentScanner } from './argument-scanner.ts'
 import { FieldExtractorRegistry } from './field-extractor-registry.ts'
+import type { PathNode } from './field-path.ts'
 
-/** Waits for the first value at one path, in any call. Scans on its own, so that it can begin late and stop early. */
+/** Waits for values at one path, in any call. Scans on its own, so that it can begin late. */
 export class FieldWatcher {
-  readonly #path: string
+  readonly #root: PathNode
   readonly #found: (value: unknown) => void
-  readonly #scanners = new Map<string, ArgumentScanner | undefined>()
+  readonly #scanners = new Map<string, ArgumentScanner>()
 
   /** @throws UsageError where the path is malformed. */
   constructor(path: string, found: (value: unknown) => void) {
-    this.#path = path
+    this.#root = new FieldExtractorRegistry([{ field: 'watched', path }]).compile('')
     this.#found = found
-    new FieldExtractorRegistry([{ field: 'watched', path }])
   }
 
+  /**
+   * Reads the next piece of a call's arguments. Goes on when a value was found: should the model repeat a key on the way to it,
+   * the value would not be the one that counts, and this throws.
+   */
   write(toolCallId: string, delta: string): void {
-    if (!this.#scanners.has(toolCallId)) this.#scanners.set(toolCallId, this.#scanner())
-    try {
-      this.#scanners.get(toolCallId)?.write(delta)
-    } catch {
-      // The accumulator meets the same fault and reports it.
-      this.#scanners.set(toolCallId, undefined)
-    }
+    let scanner = this.#scanners.get(toolCallId)
+    if (!scanner) this.#scanners.set(toolCallId, (scanner = this.#createScanner()))
+    scanner.write(delta)
   }
 
-  #scanner(): ArgumentScanner {
+  #createScanner(): ArgumentScanner {
     let text = ''
-    const root = new FieldExtractorRegistry([{ field: 'watched', path: this.#path }]).compile('')
     return new ArgumentScanner(
-      root,
+      this.#root,
       {
         onText: (_, delta) => void (text += delta),
         onTextEnd: () => {

@@ -1,5 +1,15 @@
-import { LimitError, type LLMError, isLLMError, OutputError, StreamError } from '../errors.ts'
+import { checkOptions } from '../check-options.ts'
+import {
+  LimitError,
+  type LLMError,
+  isLLMError,
+  OutputError,
+  type OutputIssue,
+  StreamError,
+  UsageError,
+} from '../errors.ts'
 import type { FieldEvent, ProviderFinishEvent, StreamEvent } from '../events.ts'
+import { issuePath } from '../schema.ts'
 import type { PartialToolCall, Snapshot } from '../snapshot.ts'
 import { ArgumentScanner, type Place, type ScannerLimits, type ScannerSink } from './argument-scanner.ts'
 import type { FieldExtractor } from './field-extractor.ts'
@@ -43,6 +53,16 @@ export interface StreamAccumulator {
   snapshot(): Pick<Snapshot, 'toolCalls'>
 }
 
+/** @throws UsageError where a limit is unknown or no positive number. */
+export function checkLimits(limits: AccumulatorLimits | undefined): void {
+  if (limits === undefined) return
+  checkOptions('`limits`', limits, ['maxDepth', 'maxInputLength', 'maxToolCalls'])
+  for (const [name, limit] of Object.entries(limits) as [string, unknown][]) {
+    if (limit !== undefined && !(typeof limit === 'number' && limit > 0))
+      throw new UsageError('invalid_argument', `\`limits.${name}\` must be a positive number; Infinity for none.`)
+  }
+}
+
 const nothing: readonly FieldEvent[] = Object.freeze([])
 
 /**
@@ -57,7 +77,12 @@ export class ToolStreamAccumulator implements StreamAccumulator {
   #toolCalls: readonly AccumulatedToolCall[] | undefined
   readonly #report = (error: LLMError): void => void (this.#error ??= error)
 
+  /** @throws UsageError where an option is malformed. */
   constructor(options: AccumulatorOptions = {}) {
+    checkOptions('ToolStreamAccumulator', options, ['fields', 'limits'])
+    if (options.fields !== undefined && typeof options.fields.compile !== 'function')
+      throw new UsageError('invalid_argument', '`fields` of a ToolStreamAccumulator must be a FieldExtractorRegistry.')
+    checkLimits(options.limits)
     this.#fields = options.fields ?? new FieldExtractorRegistry()
     this.#limits = options.limits ?? {}
   }
@@ -228,14 +253,18 @@ class OpenToolCall implements ScannerSink {
   #check(
     { field, schema, map }: FieldExtractor,
     parsed: unknown,
-  ): { value: unknown; valid: boolean | undefined } | undefined {
+  ): { value: unknown; valid: boolean | undefined; issues?: readonly OutputIssue[] } | undefined {
     try {
       const result = schema?.['~standard'].validate(parsed)
       if (result instanceof Promise) {
         result.catch(() => undefined)
         throw new TypeError('a field is checked while the model writes, so its schema must validate synchronously')
       }
-      return { value: map ? map(parsed) : parsed, valid: result && result.issues === undefined }
+      if (result?.issues) {
+        const issues = result.issues.map((issue) => ({ path: issuePath(issue), message: issue.message }))
+        return { value: parsed, valid: false, issues }
+      }
+      return { value: map ? map(parsed) : parsed, valid: result && true }
     } catch (cause) {
       const message = `The \`schema\` or \`map\` of field "${field}" failed. See \`cause\`.`
       this.#report(

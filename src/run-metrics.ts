@@ -1,0 +1,44 @@
+import type { Metrics } from './events.ts'
+
+/** Takes the times of one run. */
+export class RunMetrics {
+  readonly #startedAt = performance.now()
+  #firstEventAt: number | undefined
+  #firstTextAt: number | undefined
+  #firstFieldAt: number | undefined
+  #chunks = 0
+  #characters = 0
+
+  onChunk(): void {
+    this.#chunks++
+  }
+
+  onEvent(): void {
+    this.#firstEventAt ??= performance.now()
+  }
+
+  onText(): void {
+    this.#firstTextAt ??= performance.now()
+  }
+
+  onField(): void {
+    this.#firstFieldAt ??= performance.now()
+  }
+
+  onCharacters(count: number): void {
+    this.#characters += count
+  }
+
+  take(): Metrics {
+    const since = (time: number | undefined): number | undefined =>
+      time === undefined ? undefined : time - this.#startedAt
+    return {
+      timeToFirstEventMs: since(this.#firstEventAt),
+      timeToFirstTextMs: since(this.#firstTextAt),
+      timeToFirstFieldMs: since(this.#firstFieldAt),
+      durationMs: performance.now() - this.#startedAt,
+      chunks: this.#chunks,
+      characters: this.#characters,
+    }
+  }
+}
