@@ -96,9 +96,12 @@ export type CheckedFields<Definitions, Input> = Definitions extends FieldExtract
       readonly [Name in keyof Definitions]: Definitions[Name] extends string
         ? CheckedPath<Definitions[Name], Input>
         : Definitions[Name] extends { readonly path: infer Path extends string }
-          ? Definitions[Name] & { readonly path: CheckedPath<Path, Input> }
+          ? Definitions[Name] & { readonly path: CheckedPath<Path, Input> } & UnknownOptions<Definitions[Name]>
           : Definitions[Name]
     }
+
+/** What a field definition has that nobody would read. */
+type UnknownOptions<Definition> = { readonly [Name in Exclude<keyof Definition, keyof FieldExtractor>]: never }
 
 type ValueOf<Definition, Input> = Definition extends string
   ? ValueAt<Input, Definition>

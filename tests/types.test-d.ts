@@ -83,6 +83,9 @@ test('a path that cannot exist in the tools of the request is a compile error', 
   client.stream({ messages, tools: [classify], fields: { ask: 'ask_slot[*].message' } })
   // @ts-expect-error -- misspelt, in the long form
   client.stream({ messages, tools: [classify], fields: { ask: { path: 'ask_slots[*].mesage' } } })
+  // @ts-expect-error -- no such option
+  client.stream({ messages, tools: [classify], fields: { ask: { path: 'route', delivery: 'complete' } } })
+  client.stream({ messages, tools: [classify], fields: { ask: { path: 'route', deliver: 'complete', tool: 'x' } } })
   // @ts-expect-error -- a string has no members
   client.stream({ messages, tools: [classify], fields: { ask: 'route.name' } })
   // @ts-expect-error -- of another tool
