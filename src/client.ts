@@ -36,7 +36,7 @@ export interface ClientOptions<DefaultFields extends Fields = Fields> {
   readonly limits?: AccumulatorLimits | undefined
   /** Makes what turns tool arguments into field events, one for each run. Default: a `ToolStreamAccumulator`. */
   readonly accumulator?: ((options: AccumulatorOptions) => StreamAccumulator) | undefined
-  /** Hears of every run that fails, and of listeners that throw. */
+  /** Hears of every run that fails, cancelled ones excepted, and of listeners that throw. */
   readonly onError?: ((error: LLMError) => void) | undefined
 }
 

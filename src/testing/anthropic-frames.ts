@@ -6,7 +6,8 @@ export interface Frame {
   readonly isDelta: boolean
 }
 
-const stopReasons = {
+/** The API's word for each way an answer may end. */
+export const stopReasons = {
   stop: 'end_turn',
   length: 'max_tokens',
   'tool-calls': 'tool_use',

@@ -1,7 +1,7 @@
 import { checkOptions } from '../check-options.ts'
 import { UsageError } from '../errors.ts'
 import type { FinishReason } from '../events.ts'
-import { anthropicFrames } from './anthropic-frames.ts'
+import { anthropicFrames, stopReasons } from './anthropic-frames.ts'
 import type { Recording, ReplayRequest } from './replay.ts'
 
 /** A call that a simulated model makes. A string as input is sent as it is, to try what is not JSON. */
@@ -42,7 +42,7 @@ const simulateOptions: readonly string[] = [
   'inputTokens',
 ] satisfies (keyof SimulateOptions)[]
 
-const finishReasons: readonly string[] = ['stop', 'length', 'tool-calls', 'refusal', 'content-filter', 'pause']
+const finishReasons = Object.keys(stopReasons)
 
 /**
  * Makes a model's answer in a provider's wire format, for `replayFetch`: an object is the arguments of a tool call, a list of
