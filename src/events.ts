@@ -21,7 +21,7 @@ export interface Usage {
   readonly raw: Record<string, unknown>
 }
 
-/** Which channel carries tool arguments. */
+/** What carries tool calls: the provider's own protocol, JSON text held to the tool's schema, or tags in plain text. */
 export type ToolInputChannel = 'native' | 'json' | 'xml'
 
 /** The answer has begun: the provider named its model and response. */
@@ -109,6 +109,8 @@ export interface ProviderFinishEvent {
   /** The provider's own word for it. */
   readonly providerFinishReason: string
   readonly usage: Usage
+  /** Why it was refused or filtered, in the words of the provider or the model; goes into the error's `providerMessage`. */
+  readonly explanation?: string | undefined
 }
 
 /** What providers and middleware yield: the vocabulary every wire protocol is mapped to. */

@@ -1,4 +1,4 @@
-import type { StreamEvent } from './events.ts'
+import type { StreamEvent, ToolInputChannel } from './events.ts'
 import type { LLMRequest } from './request.ts'
 
 /** What a provider is told about the run besides the request. */
@@ -23,6 +23,11 @@ export interface Provider {
   readonly name: string
   readonly model: string
   /**
+   * The channel that `toolInput: 'auto'` means for a request: `'json'` where a forced call would arrive whole, or be refused.
+   * Default: `'native'`.
+   */
+  toolInput?(request: LLMRequest): ToolInputChannel
+  /**
    * Sends the request when first pulled and maps what comes back. Ends after `finish`; fails with an `LLMError`
    * where the connection ends without the protocol's terminal evidence.
    */
@@ -35,6 +40,22 @@ export function fromBatches(batches: () => AsyncGenerator<readonly StreamEvent[]
     batches,
     async *[Symbol.asyncIterator]() {
       for await (const batch of batches()) yield* batch
+    },
+  }
+}
+
+/** The batches of a source, whether it offers them or not. */
+export function toBatches(events: StreamEvents): AsyncIterator<readonly StreamEvent[], unknown, undefined> {
+  if (events.batches) return events.batches()
+  const single = events[Symbol.asyncIterator]()
+  return {
+    next: async () => {
+      const { done, value } = (await single.next()) as IteratorResult<StreamEvent, undefined>
+      return done ? { done, value: undefined } : { value: [value] }
+    },
+    return: async () => {
+      await single.return?.()
+      return { done: true, value: undefined }
     },
   }
 }

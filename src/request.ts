@@ -1,3 +1,5 @@
+import type { ToolInputChannel } from './events.ts'
+import type { JsonSchema } from './schema.ts'
 import type { Tool } from './tool.ts'
 
 /** Data for one provider's eyes, by provider name. Other providers ignore it. */
@@ -79,8 +81,19 @@ export type Reasoning = { readonly effort: 'low' | 'medium' | 'high' } | { reado
 
 /** Something that did not stop the request, but that its author should know. */
 export interface LLMWarning {
-  readonly code: 'dropped-content'
+  /** `'unsupported'`: the provider has no means to do all that an option asks, and does less. */
+  readonly code: 'dropped-content' | 'unsupported'
   readonly message: string
+}
+
+/** What an answer that is JSON text must look like. Made of the `output` of a `StreamRequest`. */
+export interface OutputFormat {
+  /** What the provider calls the format: 1 to 64 letters, digits, `_` and `-`. */
+  readonly name: string
+  readonly description?: string | undefined
+  readonly schema: JsonSchema
+  /** Whether the provider must hold the model to the schema: `true` fails where it cannot, unset warns. */
+  readonly strict?: boolean | undefined
 }
 
 /** A request as providers and middleware see it. `client.stream()` takes a `StreamRequest`, which adds fields and a signal. */
@@ -91,6 +104,10 @@ export interface LLMRequest {
   readonly tools?: readonly Tool[] | undefined
   /** Default `'auto'` when there are tools. */
   readonly toolChoice?: ToolChoice | undefined
+  /** Makes the text of the answer JSON of this form. */
+  readonly output?: OutputFormat | undefined
+  /** Which channel carries tool calls. Default `'auto'`: the one in which the provider streams arguments for this request. */
+  readonly toolInput?: 'auto' | ToolInputChannel | undefined
   /** Most tokens to generate. Each provider has its own default. */
   readonly maxTokens?: number | undefined
   readonly temperature?: number | undefined

@@ -28,6 +28,7 @@ import type {
 import type { CheckedPath, ValueAt } from './field-types.ts'
 import type { StreamFunction } from './middleware.ts'
 import type { AssistantMessage, LLMRequest, LLMWarning } from './request.ts'
+import { toBatches } from './provider.ts'
 import { RunMetrics } from './run-metrics.ts'
 import type { Snapshot } from './snapshot.ts'
 import { FieldWatcher } from './tool-stream/field-watcher.ts'
@@ -415,19 +416,7 @@ export class ResponseStream<
     // Not earlier: a stream that nobody uses leaves no listener behind.
     signal?.addEventListener('abort', this.#onSignal)
     this.#metrics = new RunMetrics()
-    const events = this.#options.stream(this.#options.request, { signal: this.#controller.signal, attempt: 1 })
-    if (events.batches) return events.batches()
-    const single = events[Symbol.asyncIterator]()
-    return {
-      next: async () => {
-        const { done, value } = (await single.next()) as IteratorResult<StreamEvent, undefined>
-        return done ? { done, value: undefined } : { value: [value] }
-      },
-      return: async () => {
-        await single.return?.()
-        return { done: true, value: undefined }
-      },
-    }
+    return toBatches(this.#options.stream(this.#options.request, { signal: this.#controller.signal, attempt: 1 }))
   }
 
   #onBatch(batch: readonly StreamEvent[] | undefined): void {

@@ -104,6 +104,8 @@ const rules: Record<string, Rule> = {
     isIn('middleware', name) && isOurs && !contracts.has(target),
   'the tool stream knows only contracts and itself': ({ name }, { isOurs, target }) =>
     isIn('tool-stream', name) && isOurs && !contracts.has(target) && !isIn('tool-stream', target),
+  'the tool channels know only contracts and themselves': ({ name }, { isOurs, target }) =>
+    isIn('tool-input', name) && isOurs && !contracts.has(target) && !isIn('tool-input', target),
   'nothing but the test helpers imports the test helpers': ({ name }, { isOurs, target }) =>
     !isIn('testing', name) && isOurs && isIn('testing', target),
   'only entry files name concrete providers and middleware': ({ name }, { isOurs, target }) =>

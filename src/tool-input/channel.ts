@@ -1,0 +1,52 @@
+import type { StreamEvent, ToolInputChannel } from '../events.ts'
+import type { StreamFunction } from '../middleware.ts'
+import { fromBatches, type StreamEvents, toBatches } from '../provider.ts'
+import type { LLMRequest } from '../request.ts'
+
+/** A way to have tools called that goes through the text of an answer. */
+export interface TextChannel {
+  readonly name: Exclude<ToolInputChannel, 'native'>
+  /**
+   * The request that asks for calls as text: it offers no tools.
+   *
+   * @throws UsageError `unsupported` where the channel cannot do what the request asks.
+   */
+  toRequest(request: LLMRequest): LLMRequest
+  /** Reads one answer to `request`, which is the original one. */
+  createReader(request: LLMRequest): TextChannelReader
+}
+
+/** Tells the calls in an answer's text from the rest, as it streams. */
+export interface TextChannelReader {
+  /** Maps one event of the provider to those a native call would bring. */
+  read(event: StreamEvent, out: StreamEvent[]): void
+  /** Gives out what was held back to be told apart, once nothing more comes. */
+  release(out: StreamEvent[]): void
+}
+
+/** Streams through a channel: whoever reads the events sees tool calls, and `start` names the channel. */
+export function throughChannel(stream: StreamFunction, channel: TextChannel): StreamFunction {
+  return (request, context) => {
+    const events = stream(channel.toRequest(request), context)
+    return fromBatches(() => readBatches(events, channel, channel.createReader(request)))
+  }
+}
+
+async function* readBatches(
+  events: StreamEvents,
+  { name }: TextChannel,
+  reader: TextChannelReader,
+): AsyncGenerator<StreamEvent[], void, undefined> {
+  try {
+    for await (const batch of { [Symbol.asyncIterator]: () => toBatches(events) }) {
+      const out: StreamEvent[] = []
+      for (const event of batch) reader.read(event.type === 'start' ? { ...event, toolInput: name } : event, out)
+      if (out.length > 0) yield out
+    }
+  } catch (error) {
+    const held: StreamEvent[] = []
+    reader.release(held)
+    if (held.length > 0) yield held
+    throw error
+  }
+}
