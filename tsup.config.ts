@@ -1,7 +1,14 @@
 import { defineConfig } from 'tsup'
 
 export default defineConfig({
-  entry: { index: 'src/index.ts', anthropic: 'src/providers/anthropic.ts', testing: 'src/testing/index.ts' },
+  entry: {
+    index: 'src/index.ts',
+    anthropic: 'src/providers/anthropic.ts',
+    openai: 'src/providers/openai.ts',
+    ollama: 'src/providers/ollama.ts',
+    gemini: 'src/providers/gemini.ts',
+    testing: 'src/testing/index.ts',
+  },
   format: ['esm', 'cjs'],
   target: 'node22',
   dts: { compilerOptions: { ignoreDeprecations: '6.0' } },

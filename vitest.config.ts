@@ -9,6 +9,9 @@ export default defineConfig({
     alias: [
       { find: /^fieldstream$/, replacement: source('index.ts') },
       { find: /^fieldstream\/anthropic$/, replacement: source('providers/anthropic.ts') },
+      { find: /^fieldstream\/openai$/, replacement: source('providers/openai.ts') },
+      { find: /^fieldstream\/ollama$/, replacement: source('providers/ollama.ts') },
+      { find: /^fieldstream\/gemini$/, replacement: source('providers/gemini.ts') },
       { find: /^fieldstream\/testing$/, replacement: source('testing/index.ts') },
     ],
   },

@@ -4,6 +4,9 @@ import { registerHooks } from 'node:module'
 const sources: Record<string, string> = {
   fieldstream: '../src/index.ts',
   'fieldstream/anthropic': '../src/providers/anthropic.ts',
+  'fieldstream/openai': '../src/providers/openai.ts',
+  'fieldstream/ollama': '../src/providers/ollama.ts',
+  'fieldstream/gemini': '../src/providers/gemini.ts',
   'fieldstream/testing': '../src/testing/index.ts',
 }
 
