@@ -568,7 +568,7 @@ describe('what is no stream of an answer is an error, never an empty answer', ()
     ['nothing', { body: '' }, 'empty_response'],
     ['no content', { status: 204, body: '' }, 'empty_response'],
     ['only comments and pings', { body: `: hello\n\n${wire({ type: 'ping' })}` }, 'empty_response'],
-    ['the protocol of somebody else', { body: 'data: [DONE]\n\n' }, 'stream_protocol'],
+    ['the protocol of somebody else', { body: 'data: hello\n\n' }, 'stream_protocol'],
   ])('%s', async ([, recording, code]) => {
     const { error, response } = await watch(recording)
     expect(error).toMatchObject({ name: 'StreamError', code, retryable: true, provider: 'anthropic' })

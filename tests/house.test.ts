@@ -90,6 +90,8 @@ const sdks = ['@anthropic-ai/sdk', 'openai', 'ollama', '@google/genai']
 type Rule = (module: Module, imported: Import) => boolean
 
 const isIn = (folder: string, name: string): boolean => name.startsWith(`${folder}/`)
+/** `providers/x` and `providers/x-y` are one provider in several files; nothing else is anyone's family. */
+const familyOf = (name: string): string => /^providers\/[a-z]+/.exec(name)?.[0] ?? name
 const isSdk = ({ target }: Import): boolean => sdks.some((sdk) => target === sdk || target.startsWith(`${sdk}/`))
 
 /** Each says which imports are wrong. */
@@ -99,7 +101,11 @@ const rules: Record<string, Rule> = {
   'the wire knows only contracts and the wire': ({ name }, { isOurs, target }) =>
     isIn('wire', name) && isOurs && !contracts.has(target) && !isIn('wire', target),
   'providers know only contracts and the wire, and not each other': ({ name }, { isOurs, target }) =>
-    isIn('providers', name) && isOurs && !contracts.has(target) && !isIn('wire', target),
+    isIn('providers', name) &&
+    isOurs &&
+    !contracts.has(target) &&
+    !isIn('wire', target) &&
+    familyOf(name) !== familyOf(target),
   'middleware knows only contracts': ({ name }, { isOurs, target }) =>
     isIn('middleware', name) && isOurs && !contracts.has(target),
   'the tool stream knows only contracts and itself': ({ name }, { isOurs, target }) =>
@@ -109,7 +115,10 @@ const rules: Record<string, Rule> = {
   'nothing but the test helpers imports the test helpers': ({ name }, { isOurs, target }) =>
     !isIn('testing', name) && isOurs && isIn('testing', target),
   'only entry files name concrete providers and middleware': ({ name }, { isOurs, target }) =>
-    isOurs && (isIn('providers', target) || isIn('middleware', target)) && name !== 'index',
+    isOurs &&
+    (isIn('providers', target) || isIn('middleware', target)) &&
+    name !== 'index' &&
+    familyOf(name) !== familyOf(target),
   'the core needs no provider and no SDK': ({ name }, imported) =>
     name === 'index' && (isSdk(imported) || isIn('providers', imported.target)),
   'only providers know an SDK, by its types or loaded when first used': ({ name }, imported) =>
@@ -255,6 +264,7 @@ describe('a breach of the house rules is noticed', () => {
       "import type OpenAI from 'openai'\nimport { LLMError } from '../errors.ts'\nawait import('openai')",
     ],
     ['providers/other', "import { type A, type B } from '@anthropic-ai/sdk'"],
+    ['providers/other', "export { other } from './other-chat.ts'"],
     ['client', "import { EventEmitter } from 'eventemitter3'"],
   ])('and what is allowed is not: %s: %s', (name, code) => {
     for (const rule of Object.values(rules)) expect(breachesOf(rule, [parse(name, code)])).toEqual([])

@@ -1,20 +1,13 @@
-import { checkOptions } from '../check-options.ts'
 import { type LLMError, UsageError } from '../errors.ts'
 import type { FinishReason, StreamEvent, Usage } from '../events.ts'
 import { fromBatches, type Provider, type ProviderContext, type StreamEvents } from '../provider.ts'
-import type {
-  ImagePart,
-  LLMRequest,
-  LLMWarning,
-  Message,
-  ProviderMetadata,
-  ToolChoice,
-  ToolResultPart,
-} from '../request.ts'
+import type { ImagePart, LLMRequest, LLMWarning, Message, ToolChoice } from '../request.ts'
 import type { Tool } from '../tool.ts'
-import { EventMapper, type Json, protocolError, toObject, toText } from '../wire/event-mapper.ts'
+import { EventMapper, type Json, type MapperContext, protocolError, toObject, toText } from '../wire/event-mapper.ts'
+import type { WireLimits } from '../wire/event-reader.ts'
+import { dropped, foreign, own, toBase64, toResultText } from '../wire/request-body.ts'
+import { clientOf, environment, loadSdk } from '../wire/sdk-client.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
-import type { WireLimits } from '../wire/server-sent-events.ts'
 import { messageIn, toHttpError } from '../wire/transport-errors.ts'
 
 export type { WireLimits }
@@ -46,7 +39,7 @@ export interface AnthropicOptions {
 
 const providerName = 'anthropic'
 
-const anthropicOptions: readonly string[] = [
+const anthropicOptions: readonly (keyof AnthropicOptions)[] = [
   'model',
   'client',
   'apiKey',
@@ -56,7 +49,7 @@ const anthropicOptions: readonly string[] = [
   'maxTokens',
   'eagerInputStreaming',
   'limits',
-] satisfies (keyof AnthropicOptions)[]
+]
 
 /**
  * Claude through the Messages API.
@@ -65,35 +58,19 @@ const anthropicOptions: readonly string[] = [
  * missing key or SDK is a `UsageError` of the first request.
  */
 export function anthropic(options: AnthropicOptions): Provider {
-  checkOptions('anthropic()', options, anthropicOptions)
-  const { model, client, headers, limits } = options
-  if (typeof model !== 'string' || model === '') {
-    throw new UsageError(
-      'invalid_argument',
-      "anthropic() needs a `model`, e.g. anthropic({ model: 'claude-sonnet-4-5' }).",
-    )
-  }
-  if (client !== undefined && typeof (client as Partial<AnthropicClient>).messages?.create !== 'function') {
-    throw new UsageError('invalid_argument', '`client` of anthropic() must be an SDK client, e.g. new Anthropic().')
-  }
+  const clientFor = clientOf<AnthropicClient, AnthropicOptions>(options, {
+    caller: 'anthropic',
+    exampleModel: 'claude-sonnet-4-5',
+    known: anthropicOptions,
+    makesClient: ['apiKey', 'baseURL', 'fetch'],
+    isClient: (client) => typeof (client as Partial<AnthropicClient>).messages?.create === 'function',
+    clientExample: 'new Anthropic()',
+    load: () => loadClient(options),
+  })
+  const { model, headers, limits } = options
   if (options.maxTokens !== undefined && !(Number.isInteger(options.maxTokens) && options.maxTokens > 0)) {
     throw new UsageError('invalid_argument', '`maxTokens` of anthropic() must be a positive whole number.')
   }
-  for (const name of ['apiKey', 'baseURL', 'fetch'] as const) {
-    if (client && options[name] !== undefined) {
-      throw new UsageError(
-        'invalid_argument',
-        `anthropic() got both \`client\` and \`${name}\`: set \`${name}\` on the client.`,
-      )
-    }
-  }
-  let loading: Promise<AnthropicClient> | undefined
-  const load = (): Promise<AnthropicClient> =>
-    loadClient(options).catch((error: unknown) => {
-      // The next request may find the key or the SDK that this one missed.
-      loading = undefined
-      throw error
-    })
 
   function stream(request: LLMRequest, { signal }: ProviderContext): StreamEvents {
     return fromBatches(() => {
@@ -106,8 +83,7 @@ export function anthropic(options: AnthropicOptions): Provider {
         toReportedError,
         send: async () => {
           const body = toRequestBody(request, options, warnings)
-          const sdk = client ?? (await (loading ??= load()))
-          return { call: send(sdk, body, { signal, maxRetries: 0, ...(headers && { headers }) }) }
+          return { call: send(await clientFor(), body, { signal, maxRetries: 0, ...(headers && { headers }) }) }
         },
         createMapper: (requestId) => new AnthropicEventMapper({ model, raw: request.raw, requestId, warnings }),
       })
@@ -141,10 +117,10 @@ export function toStreamEvents(stream: AsyncIterable<{ readonly type: string }>)
 }
 
 async function loadClient({ apiKey, baseURL, fetch }: AnthropicOptions): Promise<AnthropicClient> {
-  const environment = typeof process === 'undefined' ? {} : process.env
-  let key = apiKey ?? environment['ANTHROPIC_API_KEY']
+  const { ANTHROPIC_API_KEY, ANTHROPIC_BASE_URL } = environment()
+  let key = apiKey ?? ANTHROPIC_API_KEY
   if (!key) {
-    if (!fetch && !baseURL && !environment['ANTHROPIC_BASE_URL']) {
+    if (!fetch && !baseURL && !ANTHROPIC_BASE_URL) {
       throw new UsageError(
         'invalid_argument',
         'No API key for Anthropic: set ANTHROPIC_API_KEY, or pass `apiKey` or `client` to anthropic().',
@@ -153,16 +129,11 @@ async function loadClient({ apiKey, baseURL, fetch }: AnthropicOptions): Promise
     // A gateway or a `fetch` of one's own may need none, but the SDK insists. Left to itself it would read key files.
     key = 'none'
   }
-  let sdk: { Anthropic: new (options: object) => AnthropicClient }
-  try {
-    sdk = await import('@anthropic-ai/sdk')
-  } catch (cause) {
-    throw new UsageError(
-      'missing_dependency',
-      'anthropic() needs the official SDK: npm install @anthropic-ai/sdk (version 1), or pass `client`.',
-      { cause },
-    )
-  }
+  const sdk = await loadSdk<{ Anthropic: new (options: object) => AnthropicClient }>(
+    'anthropic',
+    '@anthropic-ai/sdk (version 1)',
+    () => import('@anthropic-ai/sdk'),
+  )
   return new sdk.Anthropic({ apiKey: key, ...(baseURL && { baseURL }), ...(fetch && { fetch }) })
 }
 
@@ -266,25 +237,21 @@ function toMessages(messages: readonly Message[], warnings: LLMWarning[]): Json[
 function toBlocks(parts: Exclude<Message['content'], string>, warnings: LLMWarning[]): Json[] {
   const blocks: Json[] = []
   for (const part of parts) {
-    const own = part.type === 'provider' ? undefined : part.metadata?.[providerName]
+    const kept = part.type === 'provider' ? undefined : part.metadata?.[providerName]
     switch (part.type) {
       case 'text':
         // The API refuses empty text, which an answer that only calls tools may hold.
-        if (part.text !== '') blocks.push({ type: 'text', text: part.text, ...own })
+        if (part.text !== '') blocks.push({ type: 'text', text: part.text, ...kept })
         break
       case 'image':
-        blocks.push({ type: 'image', source: toImageSource(part), ...own })
+        blocks.push({ type: 'image', source: toImageSource(part), ...kept })
         break
       case 'reasoning':
-        if (own?.['signature']) blocks.push({ type: 'thinking', thinking: part.text, ...own })
-        else
-          warnings.push({
-            code: 'dropped-content',
-            message: 'Reasoning without a signature of anthropic was not sent.',
-          })
+        if (kept?.['signature']) blocks.push({ type: 'thinking', thinking: part.text, ...kept })
+        else warnings.push(dropped('Reasoning without a signature of anthropic'))
         break
       case 'tool-call':
-        blocks.push({ type: 'tool_use', id: part.toolCallId, name: part.toolName, input: part.input, ...own })
+        blocks.push({ type: 'tool_use', id: part.toolCallId, name: part.toolName, input: part.input, ...kept })
         break
       case 'tool-result':
         blocks.push({
@@ -292,31 +259,16 @@ function toBlocks(parts: Exclude<Message['content'], string>, warnings: LLMWarni
           tool_use_id: part.toolCallId,
           content: toResultText(part),
           ...(part.isError && { is_error: true }),
-          ...own,
+          ...kept,
         })
         break
       case 'provider':
         if (part.provider === providerName) blocks.push(part.value)
-        else
-          warnings.push({
-            code: 'dropped-content',
-            message: `Content that only ${part.provider} understands was not sent.`,
-          })
+        else warnings.push(foreign(part.provider))
         break
     }
   }
   return blocks
-}
-
-function toResultText({ output, toolCallId }: ToolResultPart): string {
-  if (typeof output === 'string') return output
-  try {
-    return JSON.stringify(output) ?? ''
-  } catch (cause) {
-    throw new UsageError('invalid_argument', `The output of tool call "${toolCallId}" cannot be sent as JSON.`, {
-      cause,
-    })
-  }
 }
 
 function toImageSource(part: ImagePart): Json {
@@ -324,15 +276,8 @@ function toImageSource(part: ImagePart): Json {
   return {
     type: 'base64',
     media_type: part.mediaType,
-    data: typeof part.data === 'string' ? part.data : toBase64(part.data),
+    data: toBase64(part.data),
   }
-}
-
-function toBase64(bytes: Uint8Array): string {
-  let binary = ''
-  // In slices: spreading a whole picture would overflow the stack.
-  for (let i = 0; i < bytes.length; i += 8192) binary += String.fromCharCode(...bytes.subarray(i, i + 8192))
-  return btoa(binary)
 }
 
 // ----------------------------------------------------------------------------------------------------------------- events
@@ -368,41 +313,22 @@ interface Block {
   json: string
 }
 
-interface MapperContext {
-  readonly model: string
-  readonly raw?: boolean | undefined
-  readonly requestId?: string | undefined
-  readonly warnings?: readonly LLMWarning[] | undefined
-}
-
 /** Maps `RawMessageStreamEvent`s, from our own decoding or an SDK's. */
 class AnthropicEventMapper extends EventMapper {
-  readonly #context: MapperContext
   readonly #blocks = new Map<unknown, Block>()
   #usage: Json = {}
   #stopReason: string | undefined
 
   constructor(context: MapperContext) {
-    super(providerName, context.raw)
-    this.#context = context
+    super(providerName, context)
   }
 
   protected override map(event: Json, out: StreamEvent[]): void {
     switch (event['type']) {
       case 'message_start': {
         if (this.hasStarted) throw protocolError(providerName, 'a second answer began')
-        this.hasStarted = true
         const { id, model, usage } = toObject(providerName, event['message'], 'a message')
-        const { requestId, warnings } = this.#context
-        out.push({
-          type: 'start',
-          provider: providerName,
-          model: typeof model === 'string' ? model : this.#context.model,
-          responseId: typeof id === 'string' ? id : undefined,
-          requestId,
-          toolInput: 'native',
-          ...(warnings && warnings.length > 0 && { warnings }),
-        })
+        this.start(model, id, out)
         this.#mergeUsage(usage, out)
         return
       }
@@ -504,12 +430,12 @@ class AnthropicEventMapper extends EventMapper {
     switch (content['type']) {
       case 'text': {
         const { type: _, text: __, ...rest } = content
-        out.push({ type: 'part-end', kind: 'text', metadata: own(rest) })
+        out.push({ type: 'part-end', kind: 'text', metadata: own(providerName, rest) })
         return
       }
       case 'thinking': {
         const { type: _, thinking: __, ...rest } = content
-        out.push({ type: 'part-end', kind: 'reasoning', metadata: own(rest) })
+        out.push({ type: 'part-end', kind: 'reasoning', metadata: own(providerName, rest) })
         return
       }
       case 'tool_use': {
@@ -519,7 +445,7 @@ class AnthropicEventMapper extends EventMapper {
         if (json === '' && Object.keys((input as object | null | undefined) ?? {}).length > 0) {
           out.push({ type: 'tool-input-delta', toolCallId, delta: JSON.stringify(input) })
         }
-        out.push({ type: 'tool-input-end', toolCallId, metadata: own(rest) })
+        out.push({ type: 'tool-input-end', toolCallId, metadata: own(providerName, rest) })
         return
       }
       default: {
@@ -562,12 +488,6 @@ class AnthropicEventMapper extends EventMapper {
 const cutBlock: StreamEvent = {
   type: 'warning',
   warning: { code: 'dropped-content', message: 'A server tool call was cut and is left out of `messages`.' },
-}
-
-/** Metadata under this provider's name; `undefined` where there is nothing in it but nulls. */
-function own(members: Json): ProviderMetadata | undefined {
-  const present = Object.fromEntries(Object.entries(members).filter(([, value]) => value !== null && value !== ''))
-  return Object.keys(present).length > 0 ? { [providerName]: present } : undefined
 }
 
 function toUsage(raw: Json): Usage {

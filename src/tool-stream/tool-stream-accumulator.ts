@@ -148,15 +148,17 @@ export class ToolStreamAccumulator implements StreamAccumulator {
     } else this.#calls.set(toolCallId, new OpenToolCall(toolCallId, toolName, this.#fields, this.#limits, this.#report))
   }
 
-  #finish({ finishReason }: ProviderFinishEvent): AccumulatedToolCall[] {
+  #finish({ finishReason, explanation: providerMessage }: ProviderFinishEvent): AccumulatedToolCall[] {
     if (finishReason === 'refusal') {
       throw new OutputError('refused', 'The model refused to answer. Change the prompt, or ask another model.', {
         phase: 'finalize',
+        providerMessage,
       })
     }
     if (finishReason === 'content-filter') {
       throw new OutputError('content_filtered', "The provider's content filter stopped the answer.", {
         phase: 'finalize',
+        providerMessage,
       })
     }
     const calls = [...this.#calls.values()]

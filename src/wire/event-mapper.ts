@@ -1,41 +1,79 @@
 import { StreamError } from '../errors.ts'
 import type { StreamEvent } from '../events.ts'
+import type { LLMWarning } from '../request.ts'
 
 /** JSON off the wire or on it. */
 export type Json = Record<string, unknown>
 
+/** What a mapper is told besides the events. */
+export interface MapperContext {
+  /** The model that was asked for: some services do not say which one answers. */
+  readonly model: string
+  readonly requestId?: string | undefined
+  /** Also emit the events as they came. Default false. */
+  readonly raw?: boolean | undefined
+  /** What was found while the request was made. */
+  readonly warnings?: readonly LLMWarning[] | undefined
+}
+
 /** Turns one answer's wire events into `StreamEvent`s, whoever decoded them. A provider fills in `map`. */
 export abstract class EventMapper {
   readonly provider: string
-  readonly #emitsRaw: boolean
+  readonly #context: MapperContext
   #failure: unknown
-  /** Whether anything of an answer has come. */
-  protected hasStarted = false
+  #hasStarted = false
   /** Whether the terminal evidence was seen, with all it needs. Nothing is to be pushed after that. */
   isFinished = false
+  /**
+   * Whether the terminal evidence was seen, but what belongs to the answer may still follow, at once or never (the count of
+   * tokens). Whoever reads waits for it for a moment, then calls `end()`.
+   */
+  mayEnd = false
 
-  constructor(provider: string, emitsRaw = false) {
+  constructor(provider: string, context: MapperContext) {
     this.provider = provider
-    this.#emitsRaw = emitsRaw
+    this.#context = context
+  }
+
+  /** Whether anything of an answer has come. */
+  protected get hasStarted(): boolean {
+    return this.#hasStarted
+  }
+
+  /** Says that the answer has begun, if that was not said yet; `model` and `responseId` as the service names them. */
+  protected start(model: unknown, responseId: unknown, out: StreamEvent[]): void {
+    if (this.#hasStarted) return
+    this.#hasStarted = true
+    const { requestId, warnings = [] } = this.#context
+    out.push({
+      type: 'start',
+      provider: this.provider,
+      model: typeof model === 'string' && model !== '' ? model : this.#context.model,
+      responseId: typeof responseId === 'string' && responseId !== '' ? responseId : undefined,
+      requestId,
+      toolInput: 'native',
+      ...(warnings.length > 0 && { warnings }),
+    })
   }
 
   /** Maps one event; throws an `LLMError` where it is wrong. */
   protected abstract map(event: Json, out: StreamEvent[]): void
 
+  /** Maps the end of the stream, for protocols that need it to know that an answer is complete; sets `isFinished` then. */
+  protected mapEnd?(out: StreamEvent[]): void
+
+  /** Gives out what was held back to be told apart, once nothing more comes. */
+  protected mapRest?(out: StreamEvent[]): void
+
   /** Where an event is wrong, returns what came before it; `hasEnded` throws then. */
   push(events: Iterable<unknown>): StreamEvent[] {
-    const mapped: StreamEvent[] = []
-    try {
+    return this.#collect((mapped) => {
       for (const event of events) {
-        if (this.#emitsRaw) mapped.push({ type: 'raw', value: event })
+        if (this.#context.raw) mapped.push({ type: 'raw', value: event })
         this.map(toObject(this.provider, event, 'an event'), mapped)
         if (this.isFinished) break
       }
-    } catch (error) {
-      if (mapped.length === 0) throw error
-      this.#failure = error
-    }
-    return mapped
+    })
   }
 
   /** To be asked after each push, before more is waited for. */
@@ -44,11 +82,34 @@ export abstract class EventMapper {
     return this.isFinished
   }
 
-  /** The error of a stream that ended before `isFinished`. */
-  truncated(): StreamError {
+  /** To be called where nothing more comes, and then `hasEnded`, which throws where the evidence is missing. */
+  end(): StreamEvent[] {
+    return this.#collect((mapped) => {
+      this.mapEnd?.(mapped)
+      if (!this.isFinished) throw this.#truncated()
+    })
+  }
+
+  /** To be called where the stream fails: what had come and was not yet given out. */
+  rest(): StreamEvent[] {
+    return this.#collect((mapped) => this.mapRest?.(mapped))
+  }
+
+  #collect(fill: (mapped: StreamEvent[]) => void): StreamEvent[] {
+    const mapped: StreamEvent[] = []
+    try {
+      fill(mapped)
+    } catch (error) {
+      if (mapped.length === 0) throw error
+      this.#failure = error
+    }
+    return mapped
+  }
+
+  #truncated(): StreamError {
     const { provider } = this
     const facts = { retryable: true, phase: 'stream', provider } as const
-    return this.hasStarted
+    return this.#hasStarted
       ? new StreamError('stream_truncated', `The stream of ${provider} ended before the answer was complete.`, facts)
       : new StreamError('empty_response', `${provider} answered with an empty stream.`, facts)
   }

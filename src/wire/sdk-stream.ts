@@ -2,15 +2,18 @@ import { AbortedError, describeError, isLLMError, type LLMError, StreamError } f
 import type { StreamEvent } from '../events.ts'
 import { fromBatches, type StreamEvents } from '../provider.ts'
 import { type EventMapper, type Json, protocolError } from './event-mapper.ts'
+import type { EventReader, Framing, WireEvent, WireLimits } from './event-reader.ts'
 import { readText } from './read-text.ts'
-import { ServerSentEventReader, type WireLimits } from './server-sent-events.ts'
-import { toTransportError } from './transport-errors.ts'
+import { serverSentEvents } from './server-sent-events.ts'
+import { errorIn, toTransportError } from './transport-errors.ts'
 
 /** What tells one provider's stream from another's, where an official SDK opens the connection. */
 export interface SdkStream {
   readonly provider: string
   readonly signal: AbortSignal
   readonly limits?: WireLimits | undefined
+  /** Default: server-sent events. */
+  readonly framing?: Framing | undefined
   /** Response header with the id of the request. */
   readonly requestIdHeader: string
   /** Sends the request. SDKs return a promise that also has `asResponse()`. */
@@ -21,37 +24,36 @@ export interface SdkStream {
 }
 
 /**
- * Opens an SDK's stream and reads it ourselves where it is server-sent events: SDK iterators end without an error when a
- * stream is cut or aborted.
+ * Opens an SDK's stream and reads it ourselves where its body can be read: SDK iterators end without an error when a stream is
+ * cut or aborted.
  */
 export async function* readSdkStream(options: SdkStream): AsyncGenerator<StreamEvent[], void, undefined> {
-  const { provider, signal, limits, requestIdHeader } = options
-  let reader: ServerSentEventReader | undefined
+  const { provider, signal, limits, framing = serverSentEvents, requestIdHeader } = options
+  let reader: EventReader | undefined
   let mapper: EventMapper | undefined
   let requestId: string | undefined
   try {
     const { call } = await options.send()
     const response = await rawResponse(call)
     requestId = response?.headers.get(requestIdHeader) ?? undefined
-    // Not server-sent events (Bedrock's frames), or no response to be had: the SDK's own iterator.
-    const iterable = !response || isBinary(response) ? ((await call) as AsyncIterable<unknown>) : undefined
+    // Binary frames (Bedrock), or no response to be had: the SDK's own iterator.
+    const iterable = response && !isBinary(response) ? undefined : ((await call) as AsyncIterable<unknown>)
     mapper = options.createMapper(requestId)
-    if (iterable) {
-      for await (const event of iterable) {
-        yield mapper.push([event])
-        if (mapper.hasEnded()) return
-      }
-    } else if (response) {
-      reader = new ServerSentEventReader(await eventBody(response, options), limits)
-      for (let events; (events = await reader.read());) {
-        yield mapper.push(parsed(provider, events))
-        if (mapper.hasEnded()) return
-      }
+    if (iterable) yield* mapIterator(iterable, mapper, signal)
+    else if (response) {
+      const body = (reader = framing.open(await eventBody(response, framing, options), limits))
+      yield* mapReads(
+        async () => {
+          const events = await body.read()
+          return events && parsed(provider, events)
+        },
+        mapper,
+        signal,
+      )
     }
-    // Aborted, the SDK's iterator just ends.
-    signal.throwIfAborted()
-    throw mapper.truncated()
   } catch (error) {
+    const rest = mapper?.rest() ?? []
+    if (rest.length > 0) yield rest
     throw describeError(toError(error, options, signal, mapper ? 'stream' : 'connect'), { requestId })
   } finally {
     if (mapper?.isFinished) reader?.drain()
@@ -66,20 +68,86 @@ export function mapSdkStream(
 ): StreamEvents {
   return fromBatches(async function* () {
     const mapper = options.createMapper()
-    const { signal } = (stream as { controller?: AbortController }).controller ?? new AbortController()
+    const { signal } = controllerOf(stream) ?? new AbortController()
     try {
-      for await (const event of stream) {
-        yield mapper.push([event])
-        if (mapper.hasEnded()) return
-      }
-      signal.throwIfAborted()
-      throw mapper.truncated()
+      yield* mapIterator(stream, mapper, signal)
     } catch (error) {
+      const rest = mapper.rest()
+      if (rest.length > 0) yield rest
       // The SDK aborts by itself after any error, so only the reason tells who was first.
       if (signal.aborted && error === signal.reason) throw new AbortedError(error, { phase: 'stream' })
       throw toError(error, options, new AbortController().signal, 'stream')
     }
   })
+}
+
+/** How long what may still follow the terminal evidence is waited for. */
+const restMs = 1000
+
+/** Maps reads until the answer is complete. */
+async function* mapReads(
+  read: () => Promise<Iterable<unknown> | undefined>,
+  mapper: EventMapper,
+  signal: AbortSignal,
+): AsyncGenerator<StreamEvent[], void, undefined> {
+  for (;;) {
+    const events = await (mapper.mayEnd ? readRest(read, signal) : read())
+    if (!events) break
+    yield mapper.push(events)
+    if (mapper.hasEnded()) return
+  }
+  // Aborted, an SDK's iterator just ends.
+  signal.throwIfAborted()
+  yield mapper.end()
+  mapper.hasEnded()
+}
+
+async function* mapIterator(
+  iterable: AsyncIterable<unknown>,
+  mapper: EventMapper,
+  signal: AbortSignal,
+): AsyncGenerator<StreamEvent[], void, undefined> {
+  const iterator = iterable[Symbol.asyncIterator]()
+  let isReading = false
+  const read = async (): Promise<unknown[] | undefined> => {
+    isReading = true
+    try {
+      const { done, value } = (await iterator.next()) as IteratorResult<unknown, unknown>
+      return done ? undefined : [value]
+    } finally {
+      isReading = false
+    }
+  }
+  try {
+    yield* mapReads(read, mapper, signal)
+  } finally {
+    // A generator that waits for its next event would only leave after that.
+    if (isReading) controllerOf(iterable)?.abort()
+    const left = iterator.return?.().catch(() => undefined)
+    if (!isReading) await left
+  }
+}
+
+/** Waits a moment for what may follow the evidence. A connection that breaks then has lost nothing that counts. */
+async function readRest<Read>(read: () => Promise<Read>, signal: AbortSignal): Promise<Read | undefined> {
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const tooLate = new Promise<undefined>((resolve) => (timer = setTimeout(resolve, restMs, undefined)))
+  try {
+    const rest = read().catch((error: unknown) => {
+      if (signal.aborted || isLLMError(error)) throw error
+      return undefined
+    })
+    // Nobody looks at it any more where it comes too late.
+    rest.catch(() => undefined)
+    return await Promise.race([rest, tooLate])
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+/** What an SDK's stream is aborted with. */
+function controllerOf(stream: AsyncIterable<unknown>): AbortController | undefined {
+  return (stream as { controller?: AbortController }).controller
 }
 
 /** The response behind an SDK's promise; `undefined` for clients whose promise has none. */
@@ -95,13 +163,14 @@ function isBinary(response: Response): boolean {
 /** The body, once it is sure to be an event stream: gateways answer with pages and errors under status 200. */
 async function eventBody(
   { body, headers }: Response,
+  framing: Framing,
   { provider, toReportedError }: SdkStream,
 ): Promise<ReadableStream<Uint8Array>> {
   const facts = { retryable: true, phase: 'stream', provider } as const
   if (!body) throw new StreamError('empty_response', `${provider} answered without a body.`, facts)
   const contentType = headers.get('content-type')?.toLowerCase()
-  if (contentType === undefined || contentType.includes('text/event-stream')) return body
-  const { error } = contentType.includes('json') ? toMembers(await readText(body)) : {}
+  if (contentType === undefined || contentType.includes(framing.contentType)) return body
+  const error = contentType.includes('json') ? errorIn(await readText(body)) : undefined
   if (error !== undefined) throw toReportedError(error)
   body.cancel().catch(() => undefined)
   throw new StreamError(
@@ -111,17 +180,8 @@ async function eventBody(
   )
 }
 
-/** The members of an object in JSON; none of anything else. */
-function toMembers(text: string): Json {
-  try {
-    return (JSON.parse(text) as Json | null) ?? {}
-  } catch {
-    return {}
-  }
-}
-
 /** Parses one by one, so that what stands before a fault still counts. */
-function* parsed(provider: string, events: readonly { readonly data: string }[]): Generator<unknown, void, undefined> {
+function* parsed(provider: string, events: readonly WireEvent[]): Generator<unknown, void, undefined> {
   for (const { data } of events) {
     // An empty event is how some gateways keep a connection alive.
     if (data === '') continue

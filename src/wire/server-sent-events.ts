@@ -1,85 +1,72 @@
-import { createParser, type EventSourceMessage } from 'eventsource-parser'
-import { LimitError, StreamError } from '../errors.ts'
+import { createParser } from 'eventsource-parser'
+import { defaultMaxEventLength, EventReader, eventTooLong, type Framing, type WireLimits } from './event-reader.ts'
+import { errorIn } from './transport-errors.ts'
 
-export interface WireLimits {
-  /** Longest single event, in characters. Default 67,108,864: images travel in events. */
-  readonly maxEventLength?: number | undefined
-}
+/** Data that ends a stream of OpenAI's and of whoever follows them. */
+const endMarker = '[DONE]'
 
-/** How long the rest of a finished answer is read, so that its connection can be used again. */
-const drainMs = 1000
+/** Most characters kept of lines that are no part of an event, and may be a report of an error. */
+const maxStrayLength = 65_536
 
 /**
- * Reads a response body as server-sent events, all events of one network read at a time. Bytes that are no UTF-8 are an
- * error; an event whose blank line never came is not an event (WHATWG HTML, section 9.2.6).
+ * Reads server-sent events; one whose blank line never came is not an event (WHATWG HTML, section 9.2.6). A report of an error
+ * that stands between events, as gateways write it (`error: {…}`, `{"error": …}` in one line or many), counts as an event.
  */
-export class ServerSentEventReader {
-  readonly #reader: ReadableStreamDefaultReader<Uint8Array>
-  readonly #decoder = new TextDecoder('utf-8', { fatal: true })
+export class ServerSentEventReader extends EventReader {
   readonly #parser
-  #events: EventSourceMessage[] = []
-  #failure: unknown
-  #isDone = false
+  readonly #maxEventLength: number
+  /** The beginning of a line whose end has not come. */
+  #line = ''
+  #stray = ''
 
-  constructor(body: ReadableStream<Uint8Array>, { maxEventLength = 67_108_864 }: WireLimits = {}) {
-    this.#reader = body.getReader()
+  constructor(body: ReadableStream<Uint8Array>, { maxEventLength = defaultMaxEventLength }: WireLimits = {}) {
+    super(body)
+    this.#maxEventLength = maxEventLength
     this.#parser = createParser({
       maxBufferSize: maxEventLength,
-      onEvent: (event) => void this.#events.push(event),
-      onError: (error) => {
-        if (error.type === 'max-buffer-size-exceeded') {
-          throw new LimitError('maxEventLength', maxEventLength, 'An event of the stream is too long', {
-            phase: 'stream',
-          })
-        }
+      onEvent: ({ data }) => {
+        this.#stray = ''
+        if (data.trim() === endMarker) this.isOver = true
+        else if (!this.isOver) this.events.push({ data })
+      },
+      onError: ({ type, field, value, line }) => {
+        if (type === 'max-buffer-size-exceeded') throw eventTooLong(maxEventLength)
         // Anything else is a line the format says to ignore.
+        this.#readStray(field === 'error' ? `{"error":${value ?? ''}}` : (line ?? ''))
       },
     })
   }
 
-  /** The events that the next reads complete, at least one; `undefined` at the end of the body. */
-  async read(): Promise<readonly EventSourceMessage[] | undefined> {
-    this.#events = []
-    do {
-      if (this.#failure) throw this.#failure
-      const { done, value } = await this.#reader.read()
-      this.#isDone = done
-      if (done) return undefined
-      try {
-        this.#parser.feed(this.#decode(value))
-      } catch (error) {
-        // Thrown next time, after the events before it.
-        this.#failure = error
-      }
-    } while (this.#events.length === 0)
-    return this.#events
-  }
-
-  #decode(bytes: Uint8Array): string {
-    try {
-      return this.#decoder.decode(bytes, { stream: true })
-    } catch {
-      throw new StreamError('stream_protocol', 'The stream holds bytes that are not UTF-8.', {
-        retryable: true,
-        phase: 'stream',
-      })
+  /** Whole lines only: of a line in pieces the parser would not tell what it ignores. */
+  protected override feed(text: string): void {
+    const end = Math.max(text.lastIndexOf('\n'), text.lastIndexOf('\r')) + 1
+    if (end > 0) {
+      this.#parser.feed(this.#line + text.slice(0, end))
+      this.#line = ''
     }
+    this.#line += text.slice(end)
+    if (this.#line.length > this.#maxEventLength) throw eventTooLong(this.#maxEventLength)
   }
 
-  /** Closes the connection. */
-  cancel(): void {
-    if (!this.#isDone) this.#reader.cancel().catch(() => undefined)
+  /** Ends the last line, but not the event it may belong to. */
+  protected override end(): void {
+    if (this.#line !== '') this.#parser.feed(`${this.#line}\n`)
   }
 
-  /** Reads on in the background for at most a second, then closes: a connection read to its end can serve again. */
-  drain(): void {
-    if (this.#isDone) return
-    const timer = setTimeout(() => this.cancel(), drainMs)
-    // Not there in browsers, where nothing is kept alive by a timer.
-    ;(timer as { unref?: () => void }).unref?.()
-    const next = (): Promise<void> => this.#reader.read().then(({ done }) => (done ? undefined : next()))
-    next()
-      .catch(() => undefined)
-      .finally(() => clearTimeout(timer))
+  #readStray(line: string): void {
+    if (this.isOver || this.#stray.length > maxStrayLength) return
+    this.#stray += line
+    const first = this.#stray.trimStart().charAt(0)
+    if (first !== '{' && first !== '[') this.#stray = ''
+    const isClosed = /[}\]]\s*$/.test(line)
+    const error = isClosed ? errorIn(this.#stray) : undefined
+    if (error === undefined) return
+    this.#stray = ''
+    this.events.push({ data: JSON.stringify({ error }) })
   }
+}
+
+export const serverSentEvents: Framing = {
+  contentType: 'text/event-stream',
+  open: (body, limits) => new ServerSentEventReader(body, limits),
 }

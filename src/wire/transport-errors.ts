@@ -14,6 +14,8 @@ import {
 export interface HttpFailure {
   readonly provider: string
   readonly status: number
+  /** Default: what the status, or else the provider's code, stands for. */
+  readonly code?: ErrorCode | undefined
   /** The provider's own error type or code. */
   readonly providerCode?: string | undefined
   readonly providerMessage?: string | undefined
@@ -38,6 +40,12 @@ const statusCodes: Partial<Record<number, ErrorCode>> = {
   529: 'overloaded',
 }
 
+/** Reasons that a status hides: an account without credit is not a matter of waiting. */
+const reasonCodes: Partial<Record<string, ErrorCode>> = {
+  insufficient_quota: 'quota_exhausted',
+  billing_hard_limit_reached: 'quota_exhausted',
+}
+
 const hints: Partial<Record<ErrorCode, string>> = {
   authentication: 'Check the API key.',
   permission: 'The API key may not use this model or feature.',
@@ -52,7 +60,11 @@ const retryableCodes = new Set<ErrorCode>(['request_timeout', 'conflict', 'rate_
 /** The error for an HTTP status. The provider's words go to `providerMessage`, since they may quote the prompt. */
 export function toHttpError(failure: HttpFailure): HttpError {
   const { provider, status, providerCode, providerMessage, headers, requestId, inStream } = failure
-  const code = statusCodes[status] ?? (status >= 500 ? 'server_error' : 'http_error')
+  const code =
+    failure.code ??
+    reasonCodes[providerCode ?? ''] ??
+    statusCodes[status] ??
+    (status >= 500 ? 'server_error' : 'http_error')
   const what = inStream ? `${provider} reported an error in its stream` : `${provider} answered with an error`
   const where = providerMessage === undefined ? '' : ' Its explanation is in `providerMessage`.'
   const shouldRetry = headers?.get('x-should-retry')
@@ -114,7 +126,8 @@ export function toTransportError(
     return toHttpError({
       provider,
       status: sdkError.status,
-      providerCode: firstString(sdkError.type, sdkError.code),
+      // The one that says more comes first: some services have a code beside their type.
+      providerCode: firstString(sdkError.code, sdkError.type),
       providerMessage: messageIn(sdkError.error),
       headers,
       requestId: firstString(sdkError.requestID),
@@ -167,4 +180,15 @@ export function messageIn(body: unknown): string | undefined {
   if (typeof body !== 'object' || body === null) return undefined
   const { message, error } = body as { message?: unknown; error?: unknown }
   return typeof message === 'string' ? message : messageIn(error)
+}
+
+/** The `error` of a body that is JSON, or of the first object in its list; `undefined` where it has none. */
+export function errorIn(text: string): unknown {
+  try {
+    const body = JSON.parse(text) as unknown
+    const { error } = ((Array.isArray(body) ? (body as unknown[])[0] : body) ?? {}) as { error?: unknown }
+    return error ?? undefined
+  } catch {
+    return undefined
+  }
 }

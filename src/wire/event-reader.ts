@@ -1,0 +1,98 @@
+import { LimitError, StreamError } from '../errors.ts'
+
+export interface WireLimits {
+  /** Longest single event, in characters. Default 67,108,864: images travel in events. */
+  readonly maxEventLength?: number | undefined
+}
+
+export const defaultMaxEventLength = 67_108_864
+
+/** One event of a body, in whichever framing. */
+export interface WireEvent {
+  readonly data: string
+}
+
+/** How a body is cut into events. */
+export interface Framing {
+  /** What a content type of it holds. */
+  readonly contentType: string
+  open(body: ReadableStream<Uint8Array>, limits: WireLimits | undefined): EventReader
+}
+
+/** How long the rest of a finished answer is read, so that its connection can be used again. */
+const drainMs = 1000
+
+/** Reads a response body, all events of one network read at a time. Bytes that are no UTF-8 are an error. */
+export abstract class EventReader {
+  readonly #reader: ReadableStreamDefaultReader<Uint8Array>
+  readonly #decoder = new TextDecoder('utf-8', { fatal: true })
+  #failure: unknown
+  #isDone = false
+  /** Whether the service said that nothing more comes. */
+  protected isOver = false
+  /** What the read under way has completed. */
+  protected events: WireEvent[] = []
+
+  constructor(body: ReadableStream<Uint8Array>) {
+    this.#reader = body.getReader()
+  }
+
+  /** Takes the next text, and adds to `events` what it completes. */
+  protected abstract feed(text: string): void
+
+  /** Adds to `events` what the end of the body completes. */
+  protected end(): void {
+    // Most framings complete an event by its own mark only.
+  }
+
+  /** The events that the next reads complete, at least one; `undefined` at the end of the body. */
+  async read(): Promise<readonly WireEvent[] | undefined> {
+    this.events = []
+    do {
+      if (this.#failure) throw this.#failure
+      if (this.#isDone || this.isOver) return undefined
+      const { done, value } = await this.#reader.read()
+      this.#isDone = done
+      try {
+        if (done) this.end()
+        else this.feed(this.#decode(value))
+      } catch (error) {
+        // Thrown next time, after the events before it.
+        this.#failure = error
+      }
+    } while (this.events.length === 0)
+    return this.events
+  }
+
+  #decode(bytes: Uint8Array): string {
+    try {
+      return this.#decoder.decode(bytes, { stream: true })
+    } catch {
+      throw new StreamError('stream_protocol', 'The stream holds bytes that are not UTF-8.', {
+        retryable: true,
+        phase: 'stream',
+      })
+    }
+  }
+
+  /** Closes the connection. */
+  cancel(): void {
+    if (!this.#isDone) this.#reader.cancel().catch(() => undefined)
+  }
+
+  /** Reads on in the background for at most a second, then closes: a connection read to its end can serve again. */
+  drain(): void {
+    if (this.#isDone) return
+    const timer = setTimeout(() => this.cancel(), drainMs)
+    // Not there in browsers, where nothing is kept alive by a timer.
+    ;(timer as { unref?: () => void }).unref?.()
+    const next = (): Promise<void> => this.#reader.read().then(({ done }) => (done ? undefined : next()))
+    next()
+      .catch(() => undefined)
+      .finally(() => clearTimeout(timer))
+  }
+}
+
+export function eventTooLong(maxEventLength: number): LimitError {
+  return new LimitError('maxEventLength', maxEventLength, 'An event of the stream is too long', { phase: 'stream' })
+}

@@ -1,0 +1,42 @@
+import { UsageError } from '../errors.ts'
+import type { LLMWarning, ProviderMetadata, ToolResultPart } from '../request.ts'
+import type { Json } from './event-mapper.ts'
+
+// What the bodies of requests are made of, whoever they go to.
+
+export function toBase64(data: Uint8Array | string): string {
+  if (typeof data === 'string') return data
+  let binary = ''
+  // In slices: spreading a whole picture would overflow the stack.
+  for (let i = 0; i < data.length; i += 8192) binary += String.fromCharCode(...data.subarray(i, i + 8192))
+  return btoa(binary)
+}
+
+/** @throws UsageError where `value` is no JSON; `what` is the subject of its sentence. */
+export function toJsonText(value: unknown, what: string): string {
+  try {
+    return JSON.stringify(value) ?? ''
+  } catch (cause) {
+    throw new UsageError('invalid_argument', `${what} cannot be sent as JSON.`, { cause })
+  }
+}
+
+/** A tool's result as text. */
+export function toResultText({ output, toolCallId }: ToolResultPart): string {
+  return typeof output === 'string' ? output : toJsonText(output, `The output of tool call "${toolCallId}"`)
+}
+
+export function dropped(what: string): LLMWarning {
+  return { code: 'dropped-content', message: `${what} was not sent.` }
+}
+
+/** Said of a part in another provider's own form. */
+export function foreign(provider: string): LLMWarning {
+  return dropped(`Content that only ${provider} understands`)
+}
+
+/** Metadata under a provider's name; `undefined` where there is nothing in it but nulls and empty text. */
+export function own(provider: string, members: Json): ProviderMetadata | undefined {
+  const present = Object.entries(members).filter(([, value]) => value !== null && value !== undefined && value !== '')
+  return present.length > 0 ? { [provider]: Object.fromEntries(present) } : undefined
+}
