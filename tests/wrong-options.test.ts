@@ -103,7 +103,7 @@ describe('an option of the wrong kind is refused before anything is sent', () =>
       '`onError` must be a function',
     ],
     ['finishReason', (finishReason) => simulate('x', { finishReason }), 'zz', '`finishReason` of simulate()'],
-    ['provider', (provider) => simulate('x', { provider }), 'openai', '`provider` of simulate()'],
+    ['provider', (provider) => simulate('x', { provider }), 'mistral', '`provider` of simulate()'],
     ['event', (type) => streamOf([]).on(type, () => undefined), 'text_delta', 'takes an event (start, text-delta'],
     ['listener', (listener) => streamOf([]).on('text-delta', listener), undefined, 'and a function'],
     ['stream', toStreamEvents, Promise.resolve(), '`await` or `stream: true` may be missing'],

@@ -1,8 +1,21 @@
 import { checkOptions } from '../check-options.ts'
 import { UsageError } from '../errors.ts'
-import type { FinishReason } from '../events.ts'
-import { anthropicFrames, stopReasons } from './anthropic-frames.ts'
+import type { ToolInputChannel } from '../events.ts'
+import { anthropicWire } from './anthropic-frames.ts'
+import { geminiWire } from './gemini-frames.ts'
+import { ollamaWire } from './ollama-frames.ts'
+import { openaiChatWire, openaiWire } from './openai-frames.ts'
 import type { Recording, ReplayRequest } from './replay.ts'
+import { membersOf, type SimulatedAnswer, type SimulatedWire } from './simulated-answer.ts'
+
+/** Who sends answers how. */
+const wires = {
+  anthropic: anthropicWire,
+  openai: openaiWire,
+  'openai-chat': openaiChatWire,
+  ollama: ollamaWire,
+  gemini: geminiWire,
+} satisfies Record<string, SimulatedWire>
 
 /** A call that a simulated model makes. A string as input is sent as it is, to try what is not JSON. */
 export interface SimulatedCall {
@@ -12,7 +25,12 @@ export interface SimulatedCall {
 
 export interface SimulateOptions {
   /** Whose wire format. Default `'anthropic'`. */
-  readonly provider?: 'anthropic' | undefined
+  readonly provider?: keyof typeof wires | undefined
+  /**
+   * What carries calls. Default: what the request asks for, which is the provider's own calls, or JSON text where it asks for
+   * that of a given schema.
+   */
+  readonly toolInput?: ToolInputChannel | undefined
   /** The tool whose arguments the payload is. Default: the one the request forces, or the only one it has. */
   readonly tool?: string | { readonly name: string } | undefined
   /** Characters of each delta. Default 8. */
@@ -26,12 +44,13 @@ export interface SimulateOptions {
   /** What the model thinks before it answers. */
   readonly reasoning?: string | undefined
   /** Default: `'tool-calls'` after calls, else `'stop'`. */
-  readonly finishReason?: Exclude<FinishReason, 'other'> | undefined
+  readonly finishReason?: SimulatedAnswer['finishReason'] | undefined
   readonly inputTokens?: number | undefined
 }
 
 const simulateOptions: readonly string[] = [
   'provider',
+  'toolInput',
   'tool',
   'deltaChars',
   'delayMs',
@@ -42,7 +61,14 @@ const simulateOptions: readonly string[] = [
   'inputTokens',
 ] satisfies (keyof SimulateOptions)[]
 
-const finishReasons = Object.keys(stopReasons)
+const finishReasons: readonly string[] = [
+  'stop',
+  'length',
+  'tool-calls',
+  'refusal',
+  'content-filter',
+  'pause',
+] satisfies SimulatedAnswer['finishReason'][]
 
 /**
  * Makes a model's answer in a provider's wire format, for `replayFetch`: an object is the arguments of a tool call, a list of
@@ -58,44 +84,64 @@ export function simulate(
   const { tool, deltaChars = 8, delayMs = 0, firstDelayMs = 0, text, reasoning = '', inputTokens = 100 } = options
   if (!Number.isInteger(deltaChars) || deltaChars < 1)
     throw new UsageError('invalid_argument', '`deltaChars` must be a positive whole number.')
-  if (options.provider !== undefined && (options.provider as string) !== 'anthropic')
-    throw new UsageError('invalid_argument', "`provider` of simulate() must be 'anthropic'.")
+  if (options.provider !== undefined && !Object.hasOwn(wires, options.provider))
+    throw new UsageError(
+      'invalid_argument',
+      `\`provider\` of simulate() must be one of: ${Object.keys(wires).join(', ')}.`,
+    )
   if (options.finishReason !== undefined && !finishReasons.includes(options.finishReason))
     throw new UsageError(
       'invalid_argument',
       `\`finishReason\` of simulate() must be one of: ${finishReasons.join(', ')}.`,
     )
-  return ({ body }) => {
-    const request = (typeof body === 'object' && body !== null ? body : {}) as Record<string, unknown>
+  const wire: SimulatedWire = wires[options.provider ?? 'anthropic']
+  return (request) => {
+    const body = membersOf(request.body)
+    const asked = wire.read(body)
+    const channel = options.toolInput ?? (asked.isJson && asked.tools.length === 0 ? 'json' : 'native')
     const isText = typeof payload === 'string' && tool === undefined
-    const calls = isText ? [] : toCalls(payload, toolName(tool) ?? requestedTool(request))
-    const { finishReason = calls.length > 0 ? 'tool-calls' : 'stop' } = options
-    const model = typeof request['model'] === 'string' ? request['model'] : 'simulated'
-    const answer = {
-      model,
-      text: text ?? (isText ? payload : ''),
+    const onlyTool = toolName(tool) ?? (asked.tools.length === 1 ? asked.tools[0] : undefined)
+    // JSON text does not name the tool.
+    const calls = isText ? [] : toCalls(payload, channel === 'json' ? (onlyTool ?? '') : onlyTool)
+    const isNative = channel === 'native'
+    const written = isText ? [payload] : isNative ? [] : calls.map((call) => writeCall[channel](call))
+    const answer: SimulatedAnswer = {
+      model: typeof body['model'] === 'string' ? body['model'] : 'simulated',
+      text: [...(text === undefined ? [] : [text]), ...written].join('\n'),
       reasoning,
-      calls,
-      finishReason,
+      calls: isNative ? calls : [],
+      finishReason: options.finishReason ?? (isNative && calls.length > 0 ? 'tool-calls' : 'stop'),
       inputTokens,
       deltaChars,
     }
-    const frames = anthropicFrames(answer)
+    const frames = wire.frames(answer, request)
     const encoder = new TextEncoder()
     return {
       body: frames.map(({ frame }) => frame).join(''),
       reads: frames.map(({ frame }) => encoder.encode(frame).length),
       delays: frames.map(({ isDelta }, i) => (i === 0 ? firstDelayMs : isDelta ? delayMs : 0)),
-      headers: { 'content-type': 'text/event-stream', 'request-id': 'req_simulated' },
+      headers: { 'content-type': wire.contentType, [wire.requestIdHeader]: 'req_simulated' },
     }
   }
+}
+
+interface Call {
+  readonly tool: string
+  readonly inputText: string
+}
+
+/** How a model writes a call as text. */
+const writeCall: Record<Exclude<ToolInputChannel, 'native'>, (call: Call) => string> = {
+  json: ({ inputText }) => inputText,
+  xml: ({ tool, inputText }) =>
+    `<tool_call>\n{"name": ${JSON.stringify(tool)}, "arguments": ${inputText}}\n</tool_call>`,
 }
 
 function toolName(tool: SimulateOptions['tool']): string | undefined {
   return typeof tool === 'object' ? tool.name : tool
 }
 
-function toCalls(payload: string | object, tool: string | undefined): { tool: string; inputText: string }[] {
+function toCalls(payload: string | object, tool: string | undefined): Call[] {
   if (Array.isArray(payload)) {
     return (payload as readonly SimulatedCall[]).map(({ tool: name, input }) => ({
       tool: name,
@@ -113,12 +159,4 @@ function toCalls(payload: string | object, tool: string | undefined): { tool: st
 
 function toText(input: unknown): string {
   return typeof input === 'string' ? input : JSON.stringify(input)
-}
-
-/** The tool a request leaves no choice about. */
-function requestedTool(request: Record<string, unknown>): string | undefined {
-  const choice = request['tool_choice'] as { name?: unknown } | undefined
-  if (typeof choice?.name === 'string') return choice.name
-  const tools = (request['tools'] ?? []) as { name?: unknown }[]
-  return tools.length === 1 && typeof tools[0]?.name === 'string' ? tools[0].name : undefined
 }

@@ -1,4 +1,5 @@
 import type { FinishReason } from '../events.ts'
+import type { ReplayRequest } from './replay.ts'
 
 /** An answer in no provider's terms yet. */
 export interface SimulatedAnswer {
@@ -10,4 +11,68 @@ export interface SimulatedAnswer {
   readonly finishReason: Exclude<FinishReason, 'other'>
   readonly inputTokens: number
   readonly deltaChars: number
+}
+
+/** One event or line of a body, and whether it carries a piece of the answer. */
+export interface Frame {
+  readonly frame: string
+  readonly isDelta: boolean
+}
+
+/** One way of sending answers. */
+export interface SimulatedWire {
+  readonly contentType: string
+  /** Response header with the id of the request. */
+  readonly requestIdHeader: string
+  frames(answer: SimulatedAnswer, request: ReplayRequest): Frame[]
+  /** What a request's body asks for. */
+  read(body: Json): RequestedAnswer
+}
+
+/** What a request leaves no choice about. */
+export interface RequestedAnswer {
+  /** The names of the tools offered, or of the one that is forced. */
+  readonly tools: readonly string[]
+  /** Whether the text must be JSON of a given schema. */
+  readonly isJson: boolean
+}
+
+export type Json = Readonly<Record<string, unknown>>
+
+/** Cuts a text as services do, which never cut a character in half. */
+export function split(text: string, size: number): string[] {
+  const pieces: string[] = []
+  for (let start = 0, end; start < text.length; start = end) {
+    end = start + size
+    if (isHighSurrogate(text.charCodeAt(end - 1))) end++
+    pieces.push(text.slice(start, end))
+  }
+  return pieces
+}
+
+function isHighSurrogate(code: number): boolean {
+  return (code & 0xfc00) === 0xd800
+}
+
+/** Four characters to a token, as a rule of thumb. */
+export function countTokens({ text, reasoning, calls }: Pick<SimulatedAnswer, 'text' | 'reasoning' | 'calls'>): number {
+  return Math.ceil(calls.reduce((total, { inputText }) => total + inputText.length, text.length + reasoning.length) / 4)
+}
+
+/** The members of a part of a request, which may not be there. */
+export function membersOf(value: unknown): Json {
+  return typeof value === 'object' && value !== null ? (value as Json) : {}
+}
+
+/** The name of the one tool chosen, else those of all; wire formats differ in whether names stand in a `function`. */
+export function namesOf(choice: unknown, tools: unknown): string[] {
+  const chosen = nameIn(choice)
+  return chosen === undefined
+    ? (Array.isArray(tools) ? tools.map(nameIn) : []).filter((name) => name !== undefined)
+    : [chosen]
+}
+
+function nameIn(value: unknown): string | undefined {
+  const { name, function: named } = membersOf(value)
+  return typeof name === 'string' ? name : named === undefined ? undefined : nameIn(named)
 }

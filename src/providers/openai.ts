@@ -1,0 +1,6 @@
+export { openai, toStreamEvents } from './openai-responses.ts'
+export type { OpenAIClient, OpenAIOptions } from './openai-responses.ts'
+export { openaiChat, toChatStreamEvents } from './openai-chat.ts'
+export type { OpenAIChatClient, OpenAIChatOptions } from './openai-chat.ts'
+export type { OpenAIConnection } from './openai-connection.ts'
+export type { WireLimits } from '../wire/event-reader.ts'
