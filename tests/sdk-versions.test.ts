@@ -73,12 +73,12 @@ const sdks: Record<string, Sdk> = {
   },
   gemini: {
     providers: [
-      (fetch) => gemini({ model, client: new LowestGenAI({ apiKey, httpOptions: { fetch } as object }) }),
+      (fetch) => gemini({ model, client: new LowestGenAI({ apiKey, httpOptions: { fetch } }) }),
       (fetch) => gemini({ model, client: new GoogleGenAI({ apiKey, httpOptions: { fetch } }) }),
     ],
     mapped: async (fetch) =>
       fromGemini(
-        await new LowestGenAI({ apiKey, httpOptions: { fetch } as object }).models.generateContentStream({
+        await new LowestGenAI({ apiKey, httpOptions: { fetch } }).models.generateContentStream({
           model,
           contents: 'Hello',
         }),
@@ -96,7 +96,7 @@ async function watch(provider: Provider) {
   } catch (caught) {
     error = caught
   }
-  return { events, error: error && { ...(error as object), message: (error as Error).message } }
+  return { events, error: error && { ...(error), message: (error as Error).message } }
 }
 
 async function watchAll(sdk: Sdk, source: ReplaySource) {
