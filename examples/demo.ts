@@ -1,17 +1,38 @@
 /**
- * `npm run demo`: two answers of a shopping assistant, written field by field. Simulated, unless `--live` is given and
- * ANTHROPIC_API_KEY is set. `--fast` leaves out the pauses of a model.
+ * `npm run demo`: two answers of a shopping assistant, written field by field. Simulated, unless `--live` is given and the
+ * provider's key is set. `-- --provider openai` (openai-chat, ollama, gemini) shows another's wire format, `--fast` leaves out
+ * the pauses of a model.
  */
 import { parseArgs } from 'node:util'
 import { isLLMError, StreamingLLMClient, summaryParts, tool, FieldExtractorRegistry } from 'fieldstream'
 import { anthropic } from 'fieldstream/anthropic'
+import { gemini } from 'fieldstream/gemini'
+import { ollama } from 'fieldstream/ollama'
+import { openai, openaiChat } from 'fieldstream/openai'
 import { replayFetch, simulate } from 'fieldstream/testing'
 import { z } from 'zod'
 import { Terminal } from './terminal.ts'
 
 const { values: flags } = parseArgs({
-  options: { live: { type: 'boolean', default: false }, fast: { type: 'boolean', default: false } },
+  options: {
+    provider: { type: 'string', default: 'anthropic' },
+    live: { type: 'boolean', default: false },
+    fast: { type: 'boolean', default: false },
+  },
 })
+
+/** To change provider is to change this line. */
+const providers = {
+  anthropic: { create: anthropic, model: 'claude-haiku-4-5', key: 'ANTHROPIC_API_KEY' },
+  openai: { create: openai, model: 'gpt-5-mini', key: 'OPENAI_API_KEY' },
+  'openai-chat': { create: openaiChat, model: 'gpt-5-mini', key: 'OPENAI_API_KEY' },
+  ollama: { create: ollama, model: 'llama3.2', key: undefined },
+  gemini: { create: gemini, model: 'gemini-2.5-flash', key: 'GEMINI_API_KEY' },
+}
+
+function isProvider(name: string): name is keyof typeof providers {
+  return Object.hasOwn(providers, name)
+}
 
 const classify = tool({
   name: 'classify_and_assess',
@@ -78,18 +99,30 @@ const finalAnswer = {
   ],
 }
 
-if (flags.live && !process.env['ANTHROPIC_API_KEY']) {
-  console.error('--live needs ANTHROPIC_API_KEY in the environment. Without --live the demo needs no key.')
+const { provider: name } = flags
+if (!isProvider(name)) {
+  console.error(`--provider takes one of: ${Object.keys(providers).join(', ')}.`)
+  process.exit(1)
+}
+const { create, model, key } = providers[name]
+if (flags.live && key && !process.env[key]) {
+  console.error(`--live needs ${key} in the environment. Without --live the demo needs no key.`)
   process.exit(1)
 }
 
-const model = 'claude-haiku-4-5'
-const pace = flags.fast ? { deltaChars: 6 } : { deltaChars: 6, delayMs: 45, firstDelayMs: 600 }
-const provider = flags.live
-  ? anthropic({ model })
-  : anthropic({ model, fetch: replayFetch([simulate(classification, pace), simulate(finalAnswer, pace)]) })
-const client = new StreamingLLMClient({ provider })
+const pace = { provider: name, deltaChars: 6, ...(!flags.fast && { delayMs: 45, firstDelayMs: 600 }) }
+const simulated = { fetch: replayFetch([simulate(classification, pace), simulate(finalAnswer, pace)]) }
+// Whoever reads the demo through a pipe may stop reading.
+process.stdout.on('error', () => process.exit())
+const client = new StreamingLLMClient({ provider: create({ model, ...(!flags.live && simulated) }) })
 const terminal = new Terminal(process.stdout)
+
+/** Where a provider would send a call's arguments in one piece, they come as text that streams. */
+const channels = {
+  native: 'a native tool call',
+  json: "JSON text, held to the tool's schema",
+  xml: 'tags in plain text',
+}
 
 /** Step 1: what the customer may see appears as it is written; everything else stays inside until it is complete. */
 async function classifyQuery(query: string): Promise<void> {
@@ -113,6 +146,7 @@ async function classifyQuery(query: string): Promise<void> {
     () => undefined,
   )
   for await (const event of stream) {
+    if (event.type === 'start') terminal.note('arguments', `travel as ${channels[event.toolInput]}`)
     if (event.type === 'field-delta')
       terminal.text(event.field === 'ask_message' ? 'ask' : 'reply', event.path, event.delta)
     if (event.type === 'field-end' && event.field === 'options')
@@ -145,8 +179,8 @@ async function answerQuery(query: string): Promise<void> {
 try {
   terminal.intro(
     flags.live
-      ? `Live: ${model} on Anthropic.`
-      : "Simulated: no key, no network. Anthropic's wire format through the official SDK.",
+      ? `Live: ${model} through ${name}.`
+      : `Simulated: no key, no network. The wire format of ${name} through the official SDK.`,
   )
   await classifyQuery('I want chips for a party')
   await answerQuery('About twenty people, gluten free please')

@@ -24,10 +24,18 @@ test('the quick start prints each question as it is written, then what it knows 
   )
 })
 
-test('the demo shows fields, cards and both payloads, without colours where there is no terminal', async () => {
-  const output = await run('demo.ts', '--fast')
+test.each([
+  ['anthropic', 'a native tool call'],
+  ['openai', 'a native tool call'],
+  ['openai-chat', 'a native tool call'],
+  ['ollama', 'JSON text'],
+  ['gemini', 'JSON text'],
+])('the demo on %s shows fields, cards and both payloads, plain where there is no terminal', async (name, channel) => {
+  const output = await run('demo.ts', '--fast', '--provider', name)
   expect(output).not.toContain('\u001b')
   const expected = [
+    `wire format of ${name}`,
+    `arguments travel as ${channel}`,
     'reasoning held back',
     'route     product, known early',
     'ask       How many people are coming? 🎉',
@@ -45,7 +53,11 @@ test('the demo shows fields, cards and both payloads, without colours where ther
   expect(places).toEqual([...places].sort((a, b) => a - b))
 })
 
-test('the demo without a key says what a live run needs', async () => {
+test('the demo says what it needs', async () => {
+  await expect(run('demo.ts', '--provider', 'cohere')).rejects.toMatchObject({
+    code: 1,
+    stderr: expect.stringContaining('openai-chat, ollama, gemini') as string,
+  })
   await expect(run('demo.ts', '--live')).rejects.toMatchObject({
     code: 1,
     stderr: expect.stringContaining('ANTHROPIC_API_KEY') as string,

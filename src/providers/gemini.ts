@@ -310,7 +310,7 @@ function toParameters(
     .slice(0, leading < 0 ? undefined : leading)
     .map(({ content }) => content as string)
   if (request.system !== undefined) instructions.unshift(request.system)
-  const contents = toContents(leading < 0 ? [] : request.messages.slice(leading), warnings)
+  const contents = toContents(leading < 0 ? [] : request.messages.slice(leading), model, warnings)
   if (contents.length === 0) {
     throw new UsageError('invalid_argument', 'Gemini needs a message with content that is no system message.')
   }
@@ -378,7 +378,7 @@ function toTools({ tools = [], toolChoice }: LLMRequest, options: GeminiOptions,
   }
 }
 
-function toContents(messages: readonly Message[], warnings: LLMWarning[]): Json[] {
+function toContents(messages: readonly Message[], model: string, warnings: LLMWarning[]): Json[] {
   const contents: { role: 'user' | 'model'; parts: Json[] }[] = []
   /** Results name the tool, which only the call may tell. */
   const toolNames = new Map<string, string>()
@@ -395,12 +395,22 @@ function toContents(messages: readonly Message[], warnings: LLMWarning[]): Json[
         : toParts(message.content, toolNames, warnings)
     // The API refuses an empty turn, which an answer may be.
     if (parts.length === 0) continue
+    if (message.role === 'assistant' && (generationOf(model) ?? 3) >= 3) signCalls(parts)
     // Results of one turn's calls are one turn; what the user adds is another.
     if (message.role === 'tool' && previous === 'tool') contents.at(-1)!.parts.push(...parts)
     else contents.push({ role: message.role === 'assistant' ? 'model' : 'user', parts })
     previous = message.role
   }
   return contents
+}
+
+/**
+ * Gemini 3 refuses a turn whose first call has no signature. One that it did not make itself (another provider's, or one that
+ * came as JSON text) says so (ai.google.dev, "Thought signatures").
+ */
+function signCalls(parts: Json[]): void {
+  const first = parts.findIndex((part) => 'functionCall' in part)
+  if (first >= 0) parts[first] = { thoughtSignature: 'skip_thought_signature_validator', ...parts[first] }
 }
 
 function toParts(
