@@ -2,7 +2,7 @@ import { createParser } from 'eventsource-parser'
 import { defaultMaxEventLength, EventReader, eventTooLong, type Framing, type WireLimits } from './event-reader.ts'
 import { errorIn } from './transport-errors.ts'
 
-/** Data that ends a stream of OpenAI's and of whoever follows them. */
+/** Data that ends a stream of OpenAI's and of whoever follows them. No JSON begins so. */
 const endMarker = '[DONE]'
 
 /** Most characters kept of lines that are no part of an event, and may be a report of an error. */
@@ -24,10 +24,10 @@ export class ServerSentEventReader extends EventReader {
     this.#maxEventLength = maxEventLength
     this.#parser = createParser({
       maxBufferSize: maxEventLength,
-      onEvent: ({ data }) => {
+      onEvent: (event) => {
         this.#stray = ''
-        if (data.trim() === endMarker) this.isOver = true
-        else if (!this.isOver) this.events.push({ data })
+        if (event.data.startsWith(endMarker)) this.isOver = true
+        else if (!this.isOver) this.events.push(event)
       },
       onError: ({ type, field, value, line }) => {
         if (type === 'max-buffer-size-exceeded') throw eventTooLong(maxEventLength)
