@@ -50,6 +50,20 @@ export function issuePath(issue: StandardIssue, show: (key: string) => string = 
   return path
 }
 
+/** What a `$ref` stands for; `true` where it leads out of the document, or nowhere. */
+export function resolveReference(reference: string, root: JsonSchema): unknown {
+  if (!reference.startsWith('#')) return true
+  let target: unknown = root
+  for (const step of reference.slice(1).split('/').filter(Boolean)) {
+    const key = decodeURIComponent(step).replaceAll('~1', '/').replaceAll('~0', '~')
+    target =
+      typeof target === 'object' && target !== null && Object.hasOwn(target, key)
+        ? (target as Record<string, unknown>)[key]
+        : true
+  }
+  return target
+}
+
 /** The names, for messages, of whatever a schema describes and of the options it came in. */
 export interface SchemaNames {
   /** E.g. `tool "search"`. */
