@@ -248,6 +248,15 @@ describe('with tools beside it', () => {
     expect(none.items.filter(({ type }) => type === 'text-delta')).toHaveLength(1)
   })
 
+  test('a field that cannot be checked ends its events at once, and the run once it is known to matter', async () => {
+    const schema = z.string().refine(() => Promise.resolve(true))
+    const request = { ...both, fields: { checked: { path: 'title', schema }, section: 'sections[*]' } }
+    const chunks = [start, text('{"title":"a",'), text('"sections":[{"body":"x"}]}')]
+    const { items, error } = await collectUntilError(run([...chunks, finish('stop')], request))
+    expect(error).toMatchObject({ code: 'validator_error' })
+    expect(items.filter(({ type }) => type === 'field-end')).toEqual([])
+  })
+
   test('a call that is forced is still missed', async () => {
     const failure = await failureOf(written(['{"title":"a","sections":[]}']), { ...both, toolChoice: answer })
     expect(failure).toMatchObject({ code: 'no_payload', message: 'The model answered without calling tool "answer".' })
@@ -302,6 +311,17 @@ describe('field() reads the output', () => {
       expect(await asked).toBe('chips')
       expect((await stream.final()).output).toEqual({ title: 'chips', sections: [] })
     }
+  })
+
+  test('and does not count what was repeated before it was asked for', async () => {
+    const stream = run(written(['{"title":"a",', '"title":"b",', '"sections":[]}']))
+    let count = 0
+    const asked = new Promise<unknown>((resolve) => {
+      stream.on('text-delta', () => {
+        if (++count === 2) resolve(rejectionOf(stream.field('title')))
+      })
+    })
+    expect(await asked).toMatchObject({ code: 'invalid_json' })
   })
 
   test('and a repeated key fails the run, or the late question', async () => {

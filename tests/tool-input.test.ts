@@ -149,6 +149,12 @@ describe('a call through JSON text', () => {
     expect(await rejectionOf(json([start, ...events]).final())).toMatchObject(expected)
   })
 
+  test('is left open at a token limit, though it may parse', async () => {
+    const { items, error } = await collectUntilError(json([start, text('{"title":"a","items":[]}'), finish('length')]))
+    expect(items.map(({ type }) => type)).toEqual(['start', 'tool-input-start', 'tool-input-delta'])
+    expect(error).toMatchObject({ partial: { toolCalls: [{ complete: false }] } })
+  })
+
   test('leaves native calls alone', async () => {
     const events = [start, ...call('native', '{"title":"a","items":[]}'), finish()]
     expect((await json(events).final()).toolCalls).toMatchObject([{ toolCallId: 'native' }])

@@ -183,7 +183,6 @@ function isRecursive(node: unknown, root: JsonSchema, open = new Set<unknown>(),
   const members = Object.values(node) as unknown[]
   if (typeof $ref === 'string') members.push(resolveReference($ref, root))
   const found = members.some((member) => isRecursive(member, root, open, done))
-  open.delete(node)
   done.add(node)
   return found
 }
