@@ -8,6 +8,8 @@ const requestOptions: readonly string[] = [
   'system',
   'tools',
   'toolChoice',
+  'output',
+  'toolInput',
   'maxTokens',
   'temperature',
   'topP',
@@ -50,9 +52,13 @@ export function checkRequest(request: StreamRequest, provider: string): void {
   checkMessages(request.messages)
   checkTools(request.tools)
   checkToolChoice(request)
-  const { system, maxTokens, temperature, topP, stop, reasoning, providerOptions, onInvalid, signal } =
+  const { system, toolInput, maxTokens, temperature, topP, stop, reasoning, providerOptions, onInvalid, signal } =
     request as unknown as Members
   expect(system === undefined || typeof system === 'string', '`system` must be a string')
+  expect(
+    toolInput === undefined || ['auto', 'native', 'json', 'xml'].includes(toolInput as string),
+    "`toolInput` must be 'auto', 'native', 'json' or 'xml'",
+  )
   expect(
     maxTokens === undefined || (Number.isInteger(maxTokens) && Number(maxTokens) > 0),
     '`maxTokens` must be a positive whole number',

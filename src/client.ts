@@ -7,14 +7,18 @@ import type {
   FieldDefinition,
   FieldName,
   Fields,
+  OutputOf,
+  PayloadInput,
   ToolCallsOf,
-  ToolInput,
 } from './field-types.ts'
 import { composeMiddleware, type Middleware, type StreamFunction } from './middleware.ts'
+import { type OutputDefinition, toOutputFormat } from './output-format.ts'
 import type { Provider } from './provider.ts'
 import type { LLMRequest, ToolChoice } from './request.ts'
 import { ResponseStream } from './response-stream.ts'
+import type { JsonSchema } from './schema.ts'
 import { schemaHasPath } from './schema-path.ts'
+import { withToolInput } from './tool-input/with-tool-input.ts'
 import { FieldExtractorRegistry } from './tool-stream/field-extractor-registry.ts'
 import { parseFieldPath } from './tool-stream/field-path.ts'
 import {
@@ -34,7 +38,7 @@ export interface ClientOptions<DefaultFields extends Fields = Fields> {
   /** Fields of requests that name none of their own. */
   readonly fields?: DefaultFields | undefined
   readonly limits?: AccumulatorLimits | undefined
-  /** Makes what turns tool arguments into field events, one for each run. Default: a `ToolStreamAccumulator`. */
+  /** Makes what turns tool arguments and output into field events, one for each run. Default: a `ToolStreamAccumulator`. */
   readonly accumulator?: ((options: AccumulatorOptions) => StreamAccumulator) | undefined
   /** Hears of every run that fails, cancelled ones excepted, and of listeners that throw. */
   readonly onError?: ((error: LLMError) => void) | undefined
@@ -45,9 +49,12 @@ export interface StreamRequest<
   Tools extends readonly Tool[] = readonly Tool[],
   Definitions extends Fields = Fields,
   Choice extends ToolChoice = ToolChoice,
-> extends Omit<LLMRequest, 'tools' | 'toolChoice'> {
+  Output extends OutputDefinition | undefined = OutputDefinition | undefined,
+> extends Omit<LLMRequest, 'tools' | 'toolChoice' | 'output'> {
   readonly tools?: Tools | undefined
   readonly toolChoice?: Choice | undefined
+  /** Makes the answer an object of this schema (a Standard Schema, or a JSON Schema), unless the model calls a tool instead. */
+  readonly output?: Output
   /** The fields to stream: by name a path, or a path with options; or a registry. */
   readonly fields?: Definitions | undefined
   /** Whether a field that closes against its own `schema` stops the run. Default `'continue'`, where `field-end` says `valid: false`. */
@@ -91,46 +98,62 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
     checkLimits(options.limits)
     this.#options = options
     this.#fields = toRegistry(options.fields)
-    this.#stream = composeMiddleware(middleware, (request, context) => provider.stream(request, context))
+    this.#stream = composeMiddleware(middleware, withToolInput(provider))
   }
 
   /**
    * Prepares a run. Nothing is sent until the stream is read, listened to, or asked for its `final()` answer or a `field()`.
    *
-   * @throws UsageError where the request is malformed, a field's path is, or it cannot exist in the schemas of the tools.
+   * @throws UsageError where the request is malformed, a field's path is, or it cannot exist in the schemas of the tools and
+   * the output.
    */
   stream<
     const Tools extends readonly Tool[] = readonly [],
     const Definitions extends Fields = DefaultFields,
     const Choice extends 'auto' | 'none' | 'required' | { readonly name: Tools[number]['name'] } = 'auto',
+    const Output extends OutputDefinition | undefined = undefined,
   >(
-    request: Omit<StreamRequest<Tools, Definitions, Choice>, 'fields'> & {
-      readonly fields?: (Definitions & CheckedFields<Definitions, ToolInput<Tools>>) | undefined
+    request: Omit<StreamRequest<Tools, Definitions, Choice, Output>, 'fields'> & {
+      readonly fields?: (Definitions & CheckedFields<Definitions, PayloadInput<Tools, Output>>) | undefined
     },
   ): ResponseStream<
-    EventOf<Tools, Definitions, Choice>,
+    EventOf<Tools, Definitions, Choice, Output>,
     ToolCallsOf<Tools, Choice>,
-    ToolInput<Tools>,
-    FieldName<Definitions>
+    PayloadInput<Tools, Output>,
+    FieldName<Definitions>,
+    OutputOf<Tools, Choice, Output>
   > {
     checkRequest(request, this.#options.provider.name)
-    const { fields: definitions, onInvalid = 'continue', signal, ...llmRequest } = request as unknown as StreamRequest
+    const {
+      fields: definitions,
+      onInvalid = 'continue',
+      signal,
+      output,
+      ...options
+    } = request as unknown as StreamRequest
+    const format = output === undefined ? undefined : toOutputFormat(output)
+    const llmRequest: LLMRequest = { ...options, ...(format && { output: format }) }
     const fields = definitions === undefined ? this.#fields : toRegistry(definitions)
-    const { tools = [] } = llmRequest
-    // A registry may serve many requests; fields that a request spells out are for its own tools.
+    const payloads = payloadsOf(llmRequest)
+    // A registry may serve many requests; fields that a request spells out are for its own tools and output.
     if (definitions !== undefined && !isRegistry(definitions))
-      for (const { path, tool } of fields.extractors) checkPath(path, tools, tool)
+      for (const { path, tool } of fields.extractors) checkPath(path, payloads, tool)
     const { provider, accumulator, limits, onError } = this.#options
+    const mayCallTools = (llmRequest.tools ?? []).length > 0 && llmRequest.toolChoice !== 'none'
     return new ResponseStream({
       stream: this.#stream,
       request: llmRequest,
       provider: provider.name,
       model: provider.model,
-      accumulator: (accumulator ?? ((options) => new ToolStreamAccumulator(options)))({ fields, limits }),
+      accumulator: (accumulator ?? ((given) => new ToolStreamAccumulator(given)))({
+        fields,
+        limits,
+        ...(format && { output: mayCallTools ? 'optional' : 'required' }),
+      }),
       fieldNames: new Set(fields.extractors.map(({ field }) => field)),
       onInvalid,
       signal,
-      checkPath: (path) => checkPath(path, tools),
+      checkPath: (path) => checkPath(path, payloads),
       onError,
     })
   }
@@ -158,19 +181,32 @@ function toRegistry(fields: Fields | undefined): FieldExtractorRegistry {
   return registry
 }
 
-function checkPath(path: string, tools: readonly Tool[], toolName?: string): void {
+/** What a field may be read from. */
+interface Payload {
+  /** Unset for the output. */
+  readonly toolName: string | undefined
+  readonly schema: JsonSchema
+}
+
+function payloadsOf({ tools = [], output }: LLMRequest): Payload[] {
+  const payloads: Payload[] = tools.map(({ name, inputSchema }) => ({ toolName: name, schema: inputSchema }))
+  return output ? [...payloads, { toolName: undefined, schema: output.schema }] : payloads
+}
+
+function checkPath(path: string, payloads: readonly Payload[], toolName?: string): void {
   const segments = parseFieldPath(path)
-  const readable = tools.filter(({ name }) => toolName === undefined || name === toolName)
-  if (toolName !== undefined && tools.length > 0 && readable.length === 0) {
+  const readable = payloads.filter((payload) => toolName === undefined || payload.toolName === toolName)
+  if (toolName !== undefined && payloads.length > 0 && readable.length === 0) {
     throw new UsageError(
       'invalid_argument',
       `The field with the path "${path}" is for the tool "${toolName}", which the request does not have.`,
     )
   }
-  if (readable.length === 0 || readable.some(({ inputSchema }) => schemaHasPath(inputSchema, segments))) return
-  const names = readable.map(
-    ({ name, inputSchema }) =>
-      `"${name}" (${Object.keys((inputSchema['properties'] as object | undefined) ?? {}).join(', ')})`,
-  )
-  throw new UsageError('invalid_argument', `The path "${path}" cannot exist in the arguments of ${names.join(' or ')}.`)
+  if (readable.length === 0 || readable.some(({ schema }) => schemaHasPath(schema, segments))) return
+  const places = readable.map(({ toolName: name, schema }, i) => {
+    const members = Object.keys((schema['properties'] as object | undefined) ?? {}).join(', ')
+    if (name === undefined) return `the output (${members})`
+    return `${i === 0 ? 'the arguments of ' : ''}"${name}" (${members})`
+  })
+  throw new UsageError('invalid_argument', `The path "${path}" cannot exist in ${places.join(' or ')}.`)
 }

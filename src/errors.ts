@@ -99,7 +99,7 @@ export class LLMError extends Error {
   /** The tool call that was being written, or that is not usable. */
   declare readonly toolName?: string
   declare readonly toolCallId?: string
-  /** Offset in that call's argument text, in UTF-16 code units, where it broke or stopped. */
+  /** Offset in that call's argument text, or in the output, in UTF-16 code units, where it broke or stopped. */
   declare readonly position?: number
   /** Tokens reported before the failure; `undefined` where the provider had reported none. */
   declare readonly usage?: Usage

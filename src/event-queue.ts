@@ -152,7 +152,7 @@ function channelOf(event: ResponseEvent): string | undefined {
     case 'tool-input-delta':
       return `input ${event.toolCallId}`
     case 'field-delta':
-      return `field ${event.path}\n${event.toolCallId}\n${event.field}`
+      return `field ${event.path}\n${event.toolCallId ?? ''}\n${event.field}`
     default:
       return undefined
   }

@@ -133,7 +133,7 @@ export interface FieldDeltaEvent<Field extends string = string> {
   readonly type: 'field-delta'
   /** The name the field was registered under. */
   readonly field: Field
-  /** Where it stands in the arguments, e.g. `ask_slots[0].message`. */
+  /** Where it stands in the arguments or the output, e.g. `ask_slots[0].message`. */
   readonly path: string
   /** What the path's captures matched. */
   readonly params: Readonly<Record<string, string>>
@@ -141,8 +141,9 @@ export interface FieldDeltaEvent<Field extends string = string> {
   readonly delta: string
   /** Characters (UTF-16 code units) of this field so far, this delta included. */
   readonly length: number
-  readonly toolCallId: string
-  readonly toolName: string
+  /** The call it stands in; `undefined` in the output. */
+  readonly toolCallId: string | undefined
+  readonly toolName: string | undefined
 }
 
 /** A field closed: its value is final, though the whole answer is not yet known to be. */
@@ -156,8 +157,9 @@ export interface FieldEndEvent<Field extends string = string, Value = unknown> {
   readonly valid: boolean | undefined
   /** What the field's schema found, where `valid` is false; paths are relative to the value, which then is as the model wrote it. */
   readonly issues?: readonly OutputIssue[] | undefined
-  readonly toolCallId: string
-  readonly toolName: string
+  /** The call it stands in; `undefined` in the output. */
+  readonly toolCallId: string | undefined
+  readonly toolName: string | undefined
 }
 
 export type FieldEvent = FieldDeltaEvent | FieldEndEvent

@@ -1,5 +1,7 @@
 import type { FieldDeltaEvent, FieldEndEvent, ResponseEvent, ToolCallEvent } from './events.ts'
-import type { ToolChoice } from './request.ts'
+import type { OutputDefinition } from './output-format.ts'
+import type { OutputFormat, ToolChoice } from './request.ts'
+import type { SchemaInput, SchemaOutput, StandardSchema } from './schema.ts'
 import type { FieldExtractor } from './tool-stream/field-extractor.ts'
 import type { FieldExtractorRegistry } from './tool-stream/field-extractor-registry.ts'
 import type { Tool } from './tool.ts'
@@ -82,11 +84,44 @@ export type ToolInput<Tools extends readonly Tool[]> = number extends Tools['len
 
 type InputOf<T> = T extends Tool<string, infer Input> ? Input : never
 
+/** An output as the model writes it; `unknown` where its schema does not say. */
+type OutputInput<Output> = Output extends StandardSchema
+  ? SchemaInput<Output>
+  : Output extends OutputFormat<infer Input>
+    ? Input
+    : unknown
+
+/** What fields are read from: the arguments of any of the tools, and the output. */
+export type PayloadInput<Tools extends readonly Tool[], Output extends OutputDefinition | undefined> = [
+  Output,
+] extends [undefined]
+  ? ToolInput<Tools>
+  : Tools extends readonly []
+    ? OutputInput<Output>
+    : ToolInput<Tools> | OutputInput<Output>
+
+/** The output of a response, as its schema returns it. */
+export type OutputOf<Tools extends readonly Tool[], Choice, Output extends OutputDefinition | undefined> = [
+  Output,
+] extends [undefined]
+  ? undefined
+  : Tools extends readonly []
+    ? OutputValue<Output>
+    : Choice extends 'none'
+      ? OutputValue<Output>
+      : OutputValue<Output> | undefined
+
+type OutputValue<Output> = Output extends StandardSchema
+  ? SchemaOutput<Output>
+  : Output extends OutputFormat<unknown, infer Value>
+    ? Value
+    : Record<string, unknown>
+
 /** `Path` itself where it can exist in `Input`; else a type whose name says what is wrong. */
 export type CheckedPath<Path extends string, Input> = string extends Path
   ? Path
   : [ValueAt<Input, Path>] extends [never]
-    ? { readonly error: `The path "${Path}" does not exist in the input of the tools of this request` }
+    ? { readonly error: `The path "${Path}" does not exist in the tools and the output of this request` }
     : Path
 
 /** Field definitions with a compile error at each path that cannot exist. */
@@ -157,7 +192,9 @@ export type ToolCallsOf<Tools extends readonly Tool[], Choice> = Choice extends 
   : readonly ToolCallResult<ToolCallOf<Tools, Choice>>[]
 
 /** The events of a request. */
-export type EventOf<Tools extends readonly Tool[], Definitions, Choice extends ToolChoice> = ResponseEvent<
-  FieldEventsOf<Definitions, ToolInput<Tools>>,
-  ToolCallOf<Tools, Choice>
->
+export type EventOf<
+  Tools extends readonly Tool[],
+  Definitions,
+  Choice extends ToolChoice,
+  Output extends OutputDefinition | undefined = undefined,
+> = ResponseEvent<FieldEventsOf<Definitions, PayloadInput<Tools, Output>>, ToolCallOf<Tools, Choice>>

@@ -3,7 +3,17 @@ export type { ClientOptions, StreamRequest } from './client.ts'
 export type { Listenable, LLMResponse, ResponseStream, RunOptions } from './response-stream.ts'
 export { tool } from './tool.ts'
 export type { Tool, ToolOptions } from './tool.ts'
-export type { JsonSchema, SchemaInput, SchemaOutput, StandardIssue, StandardResult, StandardSchema } from './schema.ts'
+export { outputFormat } from './output-format.ts'
+export type { OutputDefinition, OutputOptions } from './output-format.ts'
+export type {
+  JsonSchema,
+  SchemaInput,
+  SchemaOutput,
+  StandardIssue,
+  StandardResult,
+  StandardSchema,
+  Validate,
+} from './schema.ts'
 
 export { FieldExtractorRegistry } from './tool-stream/field-extractor-registry.ts'
 export type { FieldExtractor } from './tool-stream/field-extractor.ts'
@@ -17,6 +27,8 @@ export type {
   FieldEventsOf,
   FieldName,
   Fields,
+  OutputOf,
+  PayloadInput,
   ToolCallOf,
   ToolCallResult,
   ToolCallsOf,
@@ -85,6 +97,7 @@ export type {
   LLMRequest,
   LLMWarning,
   Message,
+  OutputFormat,
   ProviderMetadata,
   ProviderPart,
   Reasoning,

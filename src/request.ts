@@ -1,5 +1,5 @@
 import type { ToolInputChannel } from './events.ts'
-import type { JsonSchema } from './schema.ts'
+import type { JsonSchema, Validate } from './schema.ts'
 import type { Tool } from './tool.ts'
 
 /** Data for one provider's eyes, by provider name. Other providers ignore it. */
@@ -86,14 +86,19 @@ export interface LLMWarning {
   readonly message: string
 }
 
-/** What an answer that is JSON text must look like. Made of the `output` of a `StreamRequest`. */
-export interface OutputFormat {
+/** What an answer that is JSON text must look like. Made of the `output` of a `StreamRequest`; `outputFormat()` sets its details. */
+export interface OutputFormat<Input = unknown, Output = unknown> {
   /** What the provider calls the format: 1 to 64 letters, digits, `_` and `-`. */
   readonly name: string
   readonly description?: string | undefined
+  /** Sent to the provider. Describes an object. */
   readonly schema: JsonSchema
   /** Whether the provider must hold the model to the schema: `true` fails where it cannot, unset warns. */
   readonly strict?: boolean | undefined
+  /** Checks the complete output, and may change it; absent where any object will do. */
+  readonly validate?: Validate<Output> | undefined
+  /** Never present at run time: carries the types of the output before and after validation. */
+  readonly '~types'?: { readonly input: Input; readonly output: Output } | undefined
 }
 
 /** A request as providers and middleware see it. `client.stream()` takes a `StreamRequest`, which adds fields and a signal. */
@@ -119,4 +124,10 @@ export interface LLMRequest {
   readonly providerOptions?: Readonly<Record<string, Readonly<Record<string, unknown>>>> | undefined
   /** Also emit the provider's own events, as `raw`. Default false. */
   readonly raw?: boolean | undefined
+}
+
+/** The tool that the model has to call, where the request leaves it no choice. */
+export function forcedTool({ tools = [], toolChoice }: LLMRequest): Tool | undefined {
+  if (typeof toolChoice === 'object') return tools.find(({ name }) => name === toolChoice.name)
+  return toolChoice === 'required' && tools.length === 1 ? tools[0] : undefined
 }

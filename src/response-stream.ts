@@ -33,13 +33,18 @@ import { RunMetrics } from './run-metrics.ts'
 import type { Snapshot } from './snapshot.ts'
 import { FieldWatcher } from './tool-stream/field-watcher.ts'
 import type { StreamAccumulator } from './tool-stream/tool-stream-accumulator.ts'
-import { checkForced, checkOffered, validateToolCall } from './tool-call-validation.ts'
+import { checkForced, checkOffered, validateOutput, validateToolCall } from './tool-call-validation.ts'
 
-/** A complete answer: every call whole and valid. */
-export interface LLMResponse<Calls extends readonly unknown[] = readonly Omit<ToolCallEvent, 'type'>[]> {
+/** A complete answer: every call and the output whole and valid. */
+export interface LLMResponse<
+  Calls extends readonly unknown[] = readonly Omit<ToolCallEvent, 'type'>[],
+  Output = unknown,
+> {
   readonly text: string
   readonly reasoning: string
   readonly toolCalls: Calls
+  /** As its schema returns it; `undefined` where the request asks for none, or the model called tools instead. */
+  readonly output: Output
   readonly finishReason: FinishReason
   /** The provider's own word for it. */
   readonly providerFinishReason: string
@@ -65,7 +70,7 @@ export interface RunOptions {
   readonly fieldNames: ReadonlySet<string>
   readonly onInvalid: 'continue' | 'abort'
   readonly signal: AbortSignal | undefined
-  /** Throws where a path cannot exist in the tools' schemas. */
+  /** Throws where a path cannot exist in the schemas of the tools and the output. */
   readonly checkPath: (path: string) => void
   readonly onError: ((error: LLMError) => void) | undefined
 }
@@ -107,10 +112,12 @@ export class ResponseStream<
   Event = ResponseEvent,
   /** The tool calls of its response. */
   Calls extends readonly unknown[] = readonly Omit<ToolCallEvent, 'type'>[],
-  /** The arguments of its tools, as the model writes them. */
+  /** The arguments of its tools and its output, as the model writes them. */
   Input = unknown,
   /** The names of its fields. */
   Name extends string = string,
+  /** The output of its response. */
+  Output = unknown,
 > implements AsyncIterable<Event> {
   readonly #options: RunOptions
   readonly #controller = new AbortController()
@@ -128,6 +135,8 @@ export class ResponseStream<
   #hasLoop = false
   #hasFinished = false
   #seq = 0
+  /** What is wrong with the output in the eyes of `field()`. */
+  #watchError: LLMError | undefined
 
   #response: LLMResponse | undefined
   #error: LLMError | undefined
@@ -185,19 +194,19 @@ export class ResponseStream<
    *
    * @throws LLMError (as a rejection) for whatever kept the answer from being complete; `error.partial` holds what arrived.
    */
-  final(): Promise<LLMResponse<Calls>> {
+  final(): Promise<LLMResponse<Calls, Output>> {
     this.#final ??= new Promise<LLMResponse>((resolve, reject) => {
       this.#onSettled(() => (this.#response ? resolve(this.#response) : reject(this.#error)))
     })
     // Who also loops sees the error there; an unwatched promise must not bring the process down.
     this.#final.catch(() => undefined)
     this.#drive()
-    return this.#final as Promise<LLMResponse<readonly unknown[]>> as Promise<LLMResponse<Calls>>
+    return this.#final as Promise<LLMResponse<readonly unknown[]>> as Promise<LLMResponse<Calls, Output>>
   }
 
   /**
-   * The value at a path of the tool arguments, as soon as it closes in any call; `undefined` where the whole answer does not
-   * have it. Starts the run. The value is not validated yet.
+   * The value at a path of the tool arguments or the output, as soon as it closes in any of them; `undefined` where the whole
+   * answer does not have it. Starts the run. The value is not validated yet.
    *
    * @throws UsageError where the path is malformed or cannot exist; LLMError (as a rejection) where the run fails first.
    */
@@ -212,8 +221,10 @@ export class ResponseStream<
       try {
         for (const { toolCallId, inputText } of this.#options.accumulator.snapshot().toolCalls)
           watcher.write(toolCallId, inputText)
+        const error = this.#isOutput ? this.#watchOutput(watcher, this.#message.text) : undefined
+        if (error && this.#hasFinished) throw error
         isLate = false
-        if (found.length > 0) resolve(found[0])
+        if (found.length > 0 && !error) resolve(found[0])
       } catch (error) {
         reject(error)
         this.#fail(error)
@@ -458,7 +469,10 @@ export class ResponseStream<
       case 'text-delta':
         this.#metrics.onText()
         this.#metrics.onCharacters(event.delta.length)
+        // Before any listener hears of it: one that asks for another `field()` reads the text as it is by now.
+        if (this.#isOutput) for (const watcher of this.#watchers) this.#watchOutput(watcher, event.delta)
         this.#emit({ type: 'text-delta', delta: event.delta, seq: ++this.#seq })
+        if (this.#isOutput) this.#accumulate(event)
         return
       case 'reasoning-delta':
         this.#metrics.onCharacters(event.delta.length)
@@ -526,6 +540,24 @@ export class ResponseStream<
     }
   }
 
+  /** Whether the text is the output, as far as is known. */
+  get #isOutput(): boolean {
+    const { request, accumulator } = this.#options
+    return request.output !== undefined && (!this.#hasFinished || accumulator.output !== undefined)
+  }
+
+  /** As `#watch`, for text; but what is wrong with it counts only once it is known to be the output. */
+  #watchOutput(watcher: FieldWatcher, delta: string): LLMError | undefined {
+    try {
+      watcher.write(undefined, delta)
+      return undefined
+    } catch (error) {
+      if (!isLLMError(error)) throw error
+      this.#watchError ??= error
+      return error
+    }
+  }
+
   #emit(event: ResponseEvent): void {
     this.#metrics.onEvent()
     for (const queue of this.#queues) queue.push(event)
@@ -538,24 +570,26 @@ export class ResponseStream<
   #complete(finish: ProviderFinishEvent): void {
     this.#hasFinished = true
     if (this.#source) void this.#endByItself(this.#source)
-    const { toolCalls } = this.#options.accumulator
-    const { tools, toolChoice } = this.#options.request
+    const { toolCalls, output } = this.#options.accumulator
+    const { tools, toolChoice, output: format } = this.#options.request
+    if (this.#isOutput && this.#watchError) throw this.#watchError
     checkForced(toolCalls, toolChoice, finish.finishReason)
+    const checkedOutput = format && output !== undefined ? validateOutput(output, format) : undefined
     const checked = toolCalls.map((call) =>
       validateToolCall(
         call,
         tools?.find(({ name }) => name === call.toolName),
       ),
     )
-    if (checked.some((result) => result instanceof Promise)) {
-      Promise.all(checked.map((result) => Promise.resolve(result))).then(
-        (calls) => this.#succeed(finish, calls),
+    if ([checkedOutput, ...checked].some((result) => result instanceof Promise)) {
+      Promise.all([checkedOutput, ...checked].map((result) => Promise.resolve(result))).then(
+        ([value, ...calls]) => this.#succeed(finish, calls as ToolCallEvent[], value),
         (error: unknown) => this.#fail(error),
       )
-    } else this.#succeed(finish, checked as ToolCallEvent[])
+    } else this.#succeed(finish, checked as ToolCallEvent[], checkedOutput)
   }
 
-  #succeed(finish: ProviderFinishEvent, calls: readonly ToolCallEvent[]): void {
+  #succeed(finish: ProviderFinishEvent, calls: readonly ToolCallEvent[], output: unknown): void {
     if (this.#isSettled) return
     const { finishReason, providerFinishReason, usage } = finish
     const metrics = this.#metrics.take()
@@ -565,6 +599,7 @@ export class ResponseStream<
       text: this.#message.text,
       reasoning: this.#message.reasoning,
       toolCalls: calls.map(({ type: _, ...call }) => call),
+      output,
       finishReason,
       providerFinishReason,
       usage,
@@ -598,7 +633,7 @@ export class ResponseStream<
       attempt: 1,
       usage: this.#usage,
       partial: () => this.snapshot(),
-      ...(error instanceof StreamError && this.#openCall()),
+      ...(error instanceof StreamError && this.#breakingPoint()),
     })
     this.#end()
     for (const queue of this.#queues) {
@@ -610,10 +645,11 @@ export class ResponseStream<
     if (!(error instanceof AbortedError)) this.#report(error)
   }
 
-  /** Where in which call's arguments a stream broke off. */
-  #openCall(): Pick<LLMErrorOptions, 'toolName' | 'toolCallId' | 'position'> | undefined {
+  /** Where in which call's arguments, or in the output, a stream broke off. */
+  #breakingPoint(): Pick<LLMErrorOptions, 'toolName' | 'toolCallId' | 'position'> | undefined {
     const call = this.#options.accumulator.snapshot().toolCalls.findLast(({ complete }) => !complete)
-    return call && { toolName: call.toolName, toolCallId: call.toolCallId, position: call.inputText.length }
+    if (call) return { toolName: call.toolName, toolCallId: call.toolCallId, position: call.inputText.length }
+    return this.#options.request.output && { position: this.#message.text.length }
   }
 
   #end(): void {

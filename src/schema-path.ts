@@ -1,4 +1,4 @@
-import type { JsonSchema } from './schema.ts'
+import { type JsonSchema, resolveReference } from './schema.ts'
 import type { PathSegment } from './tool-stream/field-path.ts'
 
 /**
@@ -28,7 +28,7 @@ function mayHave(schema: unknown, segments: readonly PathSegment[], root: JsonSc
 
 function partsOf({ $ref, anyOf, oneOf, allOf, then, else: otherwise }: Record<string, unknown>, root: JsonSchema) {
   const parts = [anyOf, oneOf, allOf].flatMap((list: unknown) => (Array.isArray(list) ? (list as unknown[]) : []))
-  if (typeof $ref === 'string') parts.push(resolve($ref, root))
+  if (typeof $ref === 'string') parts.push(resolveReference($ref, root))
   return [...parts, ...[then, otherwise].filter((part) => part !== undefined)]
 }
 
@@ -59,17 +59,4 @@ function elementsAt(
   const first = Array.isArray(prefixItems) ? (prefixItems as unknown[]) : []
   if (segment.kind === 'any-index') return [...first, items ?? true]
   return segment.index < first.length ? [first[segment.index]] : [items ?? true]
-}
-
-function resolve(reference: string, root: JsonSchema): unknown {
-  if (!reference.startsWith('#')) return true
-  let target: unknown = root
-  for (const step of reference.slice(1).split('/').filter(Boolean)) {
-    const key = decodeURIComponent(step).replaceAll('~1', '/').replaceAll('~0', '~')
-    target =
-      typeof target === 'object' && target !== null && Object.hasOwn(target, key)
-        ? (target as Record<string, unknown>)[key]
-        : true
-  }
-  return target
 }

@@ -15,4 +15,6 @@ export interface Snapshot {
   readonly text: string
   readonly reasoning: string
   readonly toolCalls: readonly PartialToolCall[]
+  /** What there is of the output, where the request asks for one; as `input` of a partial call. */
+  readonly output: unknown
 }

@@ -1,7 +1,7 @@
-import { isLLMError, type LLMError, OutputError, ToolError } from './errors.ts'
+import { isLLMError, type LLMError, type LLMErrorOptions, OutputError, ToolError } from './errors.ts'
 import type { FinishReason, ToolCallEvent } from './events.ts'
-import type { LLMRequest, ToolChoice } from './request.ts'
-import { issuePath, type StandardIssue, type StandardResult } from './schema.ts'
+import type { LLMRequest, OutputFormat, ToolChoice } from './request.ts'
+import { issuePath, type JsonSchema, type StandardIssue, type StandardResult, type Validate } from './schema.ts'
 import type { AccumulatedToolCall } from './tool-stream/tool-stream-accumulator.ts'
 import type { Tool } from './tool.ts'
 
@@ -36,54 +36,81 @@ export function checkForced(
 
 /** The finished call, its input as the tool's schema returns it; at once where the schema answers at once. */
 export function validateToolCall(
-  call: AccumulatedToolCall,
+  { toolCallId, toolName, input }: AccumulatedToolCall,
   tool: Tool | undefined,
 ): ToolCallEvent | Promise<ToolCallEvent> {
-  const { toolCallId, toolName, input } = call
-  const toEvent = (result: StandardResult<unknown>): ToolCallEvent => {
+  const toEvent = (value: unknown): ToolCallEvent => ({ type: 'tool-call', toolCallId, toolName, input: value })
+  const checked = validate(input, tool?.validate, {
+    validator: `The validator of tool "${toolName}"`,
+    value: `The arguments of tool "${toolName}" are`,
+    schema: tool?.inputSchema,
+    facts: { toolName, toolCallId },
+  })
+  return checked instanceof Promise ? watched(checked.then(toEvent)) : toEvent(checked)
+}
+
+/** The output as its schema returns it; at once where the schema answers at once. */
+export function validateOutput(output: unknown, { validate: validator, schema }: OutputFormat): unknown {
+  return validate(output, validator, {
+    validator: 'The validator of the output',
+    value: 'The output is',
+    schema,
+    facts: {},
+  })
+}
+
+/** How messages speak of what is checked. */
+interface Checked {
+  readonly validator: string
+  readonly value: string
+  readonly schema: JsonSchema | undefined
+  readonly facts: Pick<LLMErrorOptions, 'toolName' | 'toolCallId'>
+}
+
+function validate(value: unknown, validator: Validate<unknown> | undefined, checked: Checked): unknown {
+  const read = (result: StandardResult<unknown>): unknown => {
     // What is neither, such as the boolean of a bare predicate, must not pass for consent.
     if (typeof result !== 'object' || !('issues' in result || 'value' in result))
       throw new TypeError('a validator returns { value } or { issues }')
-    if (result.issues) throw schemaMismatch(call, result.issues, tool)
-    return { type: 'tool-call', toolCallId, toolName, input: result.value }
+    if (result.issues) throw schemaMismatch(result.issues, checked)
+    return result.value
   }
   const failed = (cause: unknown): LLMError =>
     isLLMError(cause)
       ? cause
-      : new OutputError('validator_error', `The validator of tool "${toolName}" failed. See \`cause\`.`, {
+      : new OutputError('validator_error', `${checked.validator} failed. See \`cause\`.`, {
           phase: 'validate',
           cause,
-          toolName,
-          toolCallId,
+          ...checked.facts,
         })
   try {
-    const result = tool?.validate ? tool.validate(input) : { value: input }
-    if (!(result instanceof Promise)) return toEvent(result)
-    const checked = result.then(toEvent).catch((cause: unknown) => {
-      throw failed(cause)
-    })
-    // Nobody looks at it where the validator of another call throws at once.
-    checked.catch(() => undefined)
-    return checked
+    const result = validator ? validator(value) : { value }
+    if (!(result instanceof Promise)) return read(result)
+    return watched(
+      result.then(read).catch((cause: unknown) => {
+        throw failed(cause)
+      }),
+    )
   } catch (cause) {
     throw failed(cause)
   }
 }
 
-function schemaMismatch(
-  { toolCallId, toolName }: AccumulatedToolCall,
-  issues: readonly StandardIssue[],
-  tool: Tool | undefined,
-): OutputError {
-  const known = propertyNames(tool?.inputSchema)
+/** The same promise. Nobody looks at it where the validator of another call throws at once. */
+function watched<Value>(promise: Promise<Value>): Promise<Value> {
+  promise.catch(() => undefined)
+  return promise
+}
+
+function schemaMismatch(issues: readonly StandardIssue[], { value, schema, facts }: Checked): OutputError {
+  const known = propertyNames(schema)
   const places = new Set(issues.map((issue) => issuePath(issue, (key) => (known.has(key) ? key : '*')) || 'the whole'))
   return new OutputError(
     'schema_mismatch',
-    `The arguments of tool "${toolName}" are against its schema at: ${[...places].slice(0, 8).join(', ')}. See \`issues\`.`,
+    `${value} against its schema at: ${[...places].slice(0, 8).join(', ')}. See \`issues\`.`,
     {
       phase: 'validate',
-      toolName,
-      toolCallId,
+      ...facts,
       issues: issues.map((issue) => ({ path: issuePath(issue), message: issue.message })),
     },
   )

@@ -1,12 +1,12 @@
 import { checkOptions } from './check-options.ts'
 import { UsageError } from './errors.ts'
 import {
-  isStandardSchema,
   type JsonSchema,
+  readObjectSchema,
   type SchemaInput,
   type SchemaOutput,
-  type StandardResult,
   type StandardSchema,
+  type Validate,
 } from './schema.ts'
 
 /** A function the model may call. Make one with `tool()`. */
@@ -16,7 +16,7 @@ export interface Tool<Name extends string = string, Input = unknown, Output = un
   /** Sent to the provider. */
   readonly inputSchema: JsonSchema
   /** Checks complete arguments, and may change them; absent where any object will do. */
-  readonly validate?: ((input: unknown) => StandardResult<Output> | Promise<StandardResult<Output>>) | undefined
+  readonly validate?: Validate<Output> | undefined
   /** Asks the provider to constrain the model to the schema. */
   readonly strict?: boolean | undefined
   /** The definition to send instead of the usual one, by provider name. */
@@ -60,7 +60,7 @@ export function tool<const Name extends string, Output = Record<string, unknown>
   options: ToolOptions<Name> & {
     readonly input?: JsonSchema | undefined
     /** Returns the arguments, changed or not, or the issues found in them. */
-    readonly validate?: ((input: unknown) => StandardResult<Output> | Promise<StandardResult<Output>>) | undefined
+    readonly validate?: Validate<Output> | undefined
   },
 ): Tool<Name, unknown, Output>
 export function tool(
@@ -78,56 +78,9 @@ export function tool(
       `A tool's name is 1 to 64 letters, digits, "_" or "-"; got ${JSON.stringify(name)}.`,
     )
   }
-  if (!isStandardSchema(input) && (typeof input !== 'object' || input === null || Array.isArray(input))) {
-    throw new UsageError(
-      'invalid_argument',
-      `The \`input\` of tool "${name}" must be a Standard Schema (zod 4, Valibot, ArkType) or a JSON Schema object.`,
-    )
-  }
-  if (!isStandardSchema(input) && options.inputSchema !== undefined) {
-    throw new UsageError(
-      'invalid_argument',
-      `\`inputSchema\` of tool "${name}" is the JSON Schema of a Standard Schema in \`input\`. A schema alone goes into \`input\`.`,
-    )
-  }
-  if (options.validate !== undefined && typeof options.validate !== 'function') {
-    throw new UsageError('invalid_argument', `\`validate\` of tool "${name}" must be a function.`)
-  }
-  const inputSchema = isStandardSchema(input)
-    ? (options.inputSchema ?? toJsonSchema(name, input))
-    : { type: 'object', ...input }
-  if (inputSchema['type'] !== 'object') {
-    throw new UsageError(
-      'invalid_argument',
-      `The \`input\` of tool "${name}" must describe an object: models call tools with named arguments. Wrap anything else, a union too: { value: … }.`,
-    )
-  }
-  return {
-    name,
-    description,
-    strict,
-    definition,
-    inputSchema,
-    validate: isStandardSchema(input) ? (value) => input['~standard'].validate(value) : options.validate,
-  }
-}
-
-function toJsonSchema(name: string, schema: StandardSchema): JsonSchema {
-  const { vendor, jsonSchema } = schema['~standard']
-  if (!jsonSchema) {
-    throw new UsageError(
-      'invalid_argument',
-      `The schema of tool "${name}" (${vendor}) cannot describe itself as JSON Schema. Use zod 4, ArkType, or Valibot with \`toStandardJsonSchema\` of @valibot/to-json-schema; or pass the JSON Schema as \`inputSchema\`.`,
-    )
-  }
-  try {
-    const { $schema: _, ...described } = jsonSchema.input({ target: 'draft-2020-12' })
-    return described
-  } catch (cause) {
-    throw new UsageError(
-      'invalid_argument',
-      `The schema of tool "${name}" (${vendor}) holds something JSON Schema cannot say. Simplify it, or pass the JSON Schema as \`inputSchema\`.`,
-      { cause },
-    )
-  }
+  const { jsonSchema, validate } = readObjectSchema(
+    { owner: `tool "${name}"`, schema: 'input', jsonSchema: 'inputSchema' },
+    { schema: input, jsonSchema: options.inputSchema, validate: options.validate },
+  )
+  return { name, description, strict, definition, inputSchema: jsonSchema, validate }
 }

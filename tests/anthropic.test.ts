@@ -7,6 +7,7 @@ import {
   isLLMError,
   type LLMError,
   type Message,
+  outputFormat,
   type StreamEvent,
   StreamingLLMClient,
   type StreamRequest,
@@ -17,6 +18,7 @@ import {
 import { anthropic, type AnthropicClient, type AnthropicOptions, toStreamEvents } from 'fieldstream/anthropic'
 import { type Recording, replayFetch, type ReplaySource, simulate } from 'fieldstream/testing'
 import { afterEach, describe, expect, onTestFinished, test, vi } from 'vitest'
+import { z } from 'zod'
 
 const key = 'sk-ant-planted-key'
 const prompt = 'planted prompt'
@@ -347,7 +349,7 @@ describe('a request becomes what the Messages API takes', () => {
     expect((await bodyOf({ maxTokens: 5 }, { maxTokens: 100 }))['max_tokens']).toBe(5)
   })
 
-  test('reasoning is an effort or a budget, and cannot go with a forced tool', async () => {
+  test('reasoning is an effort or a budget, and cannot go with a tool that is forced natively', async () => {
     expect(await bodyOf({ reasoning: { effort: 'low' } })).toMatchObject({
       thinking: { type: 'adaptive' },
       output_config: { effort: 'low' },
@@ -358,9 +360,80 @@ describe('a request becomes what the Messages API takes', () => {
     })
     expect(await bodyOf({ reasoning: { effort: 'low' }, tools: [ask], toolChoice: 'auto' })).toHaveProperty('thinking')
     for (const toolChoice of [ask, 'required'] as const) {
-      const failure = bodyOf({ reasoning: { effort: 'low' }, tools: [ask], toolChoice })
+      const failure = bodyOf({ reasoning: { effort: 'low' }, tools: [ask], toolChoice, toolInput: 'native' })
       await expect(failure).rejects.toMatchObject({ name: 'UsageError', code: 'unsupported' })
     }
+  })
+
+  test('a tool that cannot be forced natively is called through JSON text', async () => {
+    const format = {
+      type: 'json_schema',
+      schema: {
+        type: 'object',
+        properties: { message: { type: 'string' } },
+        additionalProperties: false,
+        description: 'Asks the user',
+      },
+    }
+    for (const toolChoice of [ask, 'required'] as const) {
+      const body = await bodyOf({ reasoning: { effort: 'low' }, tools: [ask], toolChoice })
+      expect(body).toMatchObject({ thinking: { type: 'adaptive' }, output_config: { effort: 'low', format } })
+      expect(body).not.toHaveProperty('tools')
+      expect(body).not.toHaveProperty('tool_choice')
+      expect(body['system']).toContain('the tool "ask"')
+      expect(body['system']).toContain('Asks the user')
+    }
+    const forced = { tools: [ask], toolChoice: ask } as const
+    expect((await bodyOf(forced, { forcedTools: false }))['output_config']).toEqual({ format })
+    expect(await bodyOf({ ...forced, toolInput: 'native' }, { forcedTools: false })).toHaveProperty('tool_choice')
+    expect(await bodyOf(forced)).toHaveProperty('tool_choice')
+    expect(await bodyOf({ tools: [ask] }, { forcedTools: false })).toHaveProperty('tools')
+    const search = tool({ name: 'search', definition: { anthropic: { type: 'web_search_20250305', name: 'search' } } })
+    expect(await bodyOf({ tools: [search], toolChoice: search }, { forcedTools: false })).toHaveProperty('tool_choice')
+  })
+
+  test('output is a format of the API, closed as it wants it', async () => {
+    const body = await bodyOf({ output: z.object({ title: z.string(), size: z.int().optional(), mail: z.email() }) })
+    expect(body['output_config']).toMatchObject({
+      format: {
+        type: 'json_schema',
+        schema: { required: ['title', 'mail'], additionalProperties: false, properties: { size: { type: 'integer' } } },
+      },
+    })
+    expect(body).not.toHaveProperty('system')
+  })
+
+  test('what the API does not enforce of an output is a warning, or an error where it must', async () => {
+    const price = z.object({ price: z.number().min(1) })
+    const warningsOf = async (output: NonNullable<StreamRequest['output']>) => {
+      const { warnings } = await clientOf(replayFetch(simulate('{"price":2}')))
+        .stream({ messages, output })
+        .final()
+      return warnings
+    }
+    expect(await warningsOf(price)).toEqual([
+      {
+        code: 'unsupported',
+        message: 'Anthropic cannot hold the model to all of the schema: `minimum` is not enforced (properties.price).',
+      },
+    ])
+    expect(await warningsOf(outputFormat({ schema: price, strict: false }))).toEqual([])
+    await expect(bodyOf({ output: outputFormat({ schema: price, strict: true }) })).rejects.toMatchObject({
+      name: 'UsageError',
+      code: 'unsupported',
+    })
+  })
+
+  test('an output that the API does not take is asked for in words', async () => {
+    const record = z.object({ prices: z.record(z.string(), z.number()) })
+    const fetch = replayFetch(simulate('{"prices":{"a":1}}'))
+    const response = await clientOf(fetch).stream({ messages, system: 'Be brief.', output: record }).final()
+    const body = fetch.requests[0]!.body as Record<string, unknown>
+    expect(body).not.toHaveProperty('output_config')
+    expect(body['system']).toContain('Be brief.')
+    expect(body['system']).toContain('"additionalProperties":{"type":"number"}')
+    expect(response.output).toEqual({ prices: { a: 1 } })
+    expect(response.warnings[0]!.message).toContain('open to other properties (properties.prices)')
   })
 
   test("the provider's own options pass as they are, and win", async () => {

@@ -503,6 +503,9 @@ describe("an accumulator of one's own", () => {
           get toolCalls() {
             return inner.toolCalls.map((call) => ({ ...call, input: { title: 'crisps' } }))
           },
+          get output() {
+            return inner.output
+          },
           snapshot: () => inner.snapshot(),
         }
       },

@@ -96,7 +96,7 @@ async function watch(provider: Provider) {
   } catch (caught) {
     error = caught
   }
-  return { events, error: error && { ...(error), message: (error as Error).message } }
+  return { events, error: error && { ...error, message: (error as Error).message } }
 }
 
 async function watchAll(sdk: Sdk, source: ReplaySource) {

@@ -1,4 +1,12 @@
-import { FieldExtractorRegistry, type Provider, StreamingLLMClient, askMessages, summaryParts, tool } from 'fieldstream'
+import {
+  askMessages,
+  FieldExtractorRegistry,
+  outputFormat,
+  type Provider,
+  StreamingLLMClient,
+  summaryParts,
+  tool,
+} from 'fieldstream'
 import { expectTypeOf, test } from 'vitest'
 import { z } from 'zod'
 
@@ -131,4 +139,53 @@ test('map gives its type to the value', async () => {
     fields: { count: { path: 'count', map: (value): number => Number(value) } },
   })
   for await (const event of stream) if (event.type === 'field-end') expectTypeOf(event.value).toEqualTypeOf<number>()
+})
+
+const report = z.object({ title: z.string(), count: z.string().transform(Number) })
+
+test('output is typed by what its schema returns, its fields by what the model writes', async () => {
+  const stream = client.stream({ messages, output: report, fields: { title: 'title', count: 'count' } })
+  for await (const event of stream) {
+    if (event.type === 'field-end' && event.field === 'count') expectTypeOf(event.value).toEqualTypeOf<string>()
+    if (event.type === 'field-delta') expectTypeOf(event.toolName).toEqualTypeOf<string | undefined>()
+  }
+  expectTypeOf(stream.field('count')).resolves.toEqualTypeOf<string | undefined>()
+  const { output } = await stream.final()
+  expectTypeOf(output).toEqualTypeOf<{ title: string; count: number }>()
+  // @ts-expect-error -- misspelt
+  client.stream({ messages, output: report, fields: { title: 'titel' } })
+  // @ts-expect-error -- misspelt
+  void stream.field('titel')
+})
+
+test('output with tools may be missing, and fields are of either', async () => {
+  const stream = client.stream({
+    messages,
+    tools: [classify],
+    output: report,
+    fields: { title: 'title', route: 'route' },
+  })
+  for await (const event of stream) {
+    if (event.type === 'field-end' && event.field === 'title') expectTypeOf(event.value).toEqualTypeOf<string>()
+    if (event.type === 'field-end' && event.field === 'route')
+      expectTypeOf(event.value).toEqualTypeOf<'product' | 'general'>()
+  }
+  expectTypeOf((await stream.final()).output).toEqualTypeOf<{ title: string; count: number } | undefined>()
+  const none = client.stream({ messages, tools: [classify], toolChoice: 'none', output: report })
+  expectTypeOf((await none.final()).output).toEqualTypeOf<{ title: string; count: number }>()
+  // @ts-expect-error -- neither has it
+  client.stream({ messages, tools: [classify], output: report, fields: { title: 'titel' } })
+})
+
+test('outputFormat() and JSON Schemas give their types', async () => {
+  const format = outputFormat({ name: 'report', schema: report, strict: true })
+  const stream = client.stream({ messages, output: format, fields: { title: 'title' } })
+  expectTypeOf((await stream.final()).output).toEqualTypeOf<{ title: string; count: number }>()
+  // @ts-expect-error -- misspelt
+  client.stream({ messages, output: format, fields: { title: 'titel' } })
+  const plain = client.stream({ messages, output: { properties: { a: {} } }, fields: { any: 'a.b' } })
+  expectTypeOf((await plain.final()).output).toEqualTypeOf<Record<string, unknown>>()
+  const checked = outputFormat({ schema: { properties: {} }, validate: () => ({ value: 5 }) })
+  expectTypeOf((await client.stream({ messages, output: checked }).final()).output).toEqualTypeOf<number>()
+  expectTypeOf((await client.stream({ messages }).final()).output).toEqualTypeOf<undefined>()
 })

@@ -1,13 +1,23 @@
 import { type LLMError, UsageError } from '../errors.ts'
 import type { FinishReason, StreamEvent, Usage } from '../events.ts'
 import { fromBatches, type Provider, type ProviderContext, type StreamEvents } from '../provider.ts'
-import type { ImagePart, LLMRequest, LLMWarning, Message, ToolChoice } from '../request.ts'
+import {
+  forcedTool,
+  type ImagePart,
+  type LLMRequest,
+  type LLMWarning,
+  type Message,
+  type OutputFormat,
+  type ToolChoice,
+} from '../request.ts'
+import type { JsonSchema } from '../schema.ts'
 import type { Tool } from '../tool.ts'
 import { EventMapper, type Json, type MapperContext, protocolError, toObject, toText } from '../wire/event-mapper.ts'
 import type { WireLimits } from '../wire/event-reader.ts'
 import { dropped, foreign, own, toBase64, toResultText } from '../wire/request-body.ts'
 import { clientOf, environment, loadSdk } from '../wire/sdk-client.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
+import { type StrictRules, strictSchemaFor } from '../wire/strict-schema.ts'
 import { messageIn, toHttpError } from '../wire/transport-errors.ts'
 
 export type { WireLimits }
@@ -34,6 +44,11 @@ export interface AnthropicOptions {
   readonly maxTokens?: number | undefined
   /** Whether tool arguments are sent while they are written, not value by value. Turn it off for gateways that refuse the flag. Default true. */
   readonly eagerInputStreaming?: boolean | undefined
+  /**
+   * Whether the model can be made to call a tool. Set it to false for models that refuse: a forced call then goes through
+   * JSON text, unless the request says otherwise with `toolInput`. Default true.
+   */
+  readonly forcedTools?: boolean | undefined
   readonly limits?: WireLimits | undefined
 }
 
@@ -48,6 +63,7 @@ const anthropicOptions: readonly (keyof AnthropicOptions)[] = [
   'headers',
   'maxTokens',
   'eagerInputStreaming',
+  'forcedTools',
   'limits',
 ]
 
@@ -93,6 +109,11 @@ export function anthropic(options: AnthropicOptions): Provider {
   return {
     name: providerName,
     model,
+    toolInput(request) {
+      const tool = forcedTool(request)
+      const isRefused = request.reasoning !== undefined || options.forcedTools === false
+      return tool && !tool.definition && isRefused ? 'json' : 'native'
+    },
     stream,
   }
 }
@@ -166,11 +187,14 @@ function toRequestBody(request: LLMRequest, options: AnthropicOptions, warnings:
     .slice(0, leading < 0 ? undefined : leading)
     .map(({ content }) => content as string)
   if (request.system !== undefined) instructions.unshift(request.system)
+  const { output } = request
+  const outputSchema = output && strictSchemaFor(output, strictRules, 'Anthropic', warnings)
+  if (output && !outputSchema) instructions.push(toInstruction(output))
   const forced = toolChoice === 'required' || typeof toolChoice === 'object'
   if (reasoning && forced) {
     throw new UsageError(
       'unsupported',
-      "Anthropic does not think when a tool is forced: leave out `reasoning`, or set `toolChoice: 'auto'`.",
+      "Anthropic does not think when a tool is forced natively: leave out `reasoning`, or `toolInput: 'native'` where one tool is forced, or set `toolChoice: 'auto'`.",
     )
   }
   const body: Json = {
@@ -183,7 +207,12 @@ function toRequestBody(request: LLMRequest, options: AnthropicOptions, warnings:
   if (temperature !== undefined) body['temperature'] = temperature
   if (topP !== undefined) body['top_p'] = topP
   if (stop && stop.length > 0) body['stop_sequences'] = stop
-  if (reasoning) Object.assign(body, toThinking(reasoning))
+  if (reasoning) body['thinking'] = toThinking(reasoning)
+  const outputConfig = {
+    ...(reasoning && 'effort' in reasoning && { effort: reasoning.effort }),
+    ...(outputSchema && { format: toFormat(outputSchema, output) }),
+  }
+  if (Object.keys(outputConfig).length > 0) body['output_config'] = outputConfig
   if (tools && tools.length > 0) {
     body['tools'] = tools.map((tool) => toTool(tool, options.eagerInputStreaming ?? true))
     if (toolChoice !== undefined) body['tool_choice'] = toToolChoice(toolChoice)
@@ -192,9 +221,29 @@ function toRequestBody(request: LLMRequest, options: AnthropicOptions, warnings:
 }
 
 function toThinking(reasoning: NonNullable<LLMRequest['reasoning']>): Json {
-  return 'budgetTokens' in reasoning
-    ? { thinking: { type: 'enabled', budget_tokens: reasoning.budgetTokens } }
-    : { thinking: { type: 'adaptive' }, output_config: { effort: reasoning.effort } }
+  return 'budgetTokens' in reasoning ? { type: 'enabled', budget_tokens: reasoning.budgetTokens } : { type: 'adaptive' }
+}
+
+const formats = ['date-time', 'time', 'date', 'duration', 'email', 'hostname', 'uri', 'ipv4', 'ipv6', 'uuid']
+
+/** What the API's structured outputs enforce, as the SDK's own helper has it (`transformJSONSchema`). */
+const strictRules: StrictRules = {
+  enforces: (keyword, value) =>
+    (keyword === 'format' && formats.includes(value as string)) ||
+    (keyword === 'minItems' && (value === 0 || value === 1)),
+  needsAllRequired: false,
+  takesRecursion: false,
+}
+
+function toFormat(schema: JsonSchema, { description }: OutputFormat): Json {
+  // The API has no other place for a description.
+  return { type: 'json_schema', schema: description === undefined ? schema : { description, ...schema } }
+}
+
+/** For schemas that the API does not take: it has no way to be shown one without holding the model to it. */
+function toInstruction({ schema, description }: OutputFormat): string {
+  const task = 'Answer with one JSON object that fits this JSON Schema, and nothing else, no code fence either'
+  return `${task}${description === undefined ? '' : ` (${description})`}: ${JSON.stringify(schema)}`
 }
 
 function toTool({ name, description, inputSchema, strict, definition }: Tool, eager: boolean): Json {

@@ -1,7 +1,7 @@
 import { LimitError, OutputError } from '../errors.ts'
 import { childPath, type Match, type MatchSet, type PathNode, rootMatches } from './field-path.ts'
 
-/** Bounds on the arguments of one tool call. */
+/** Bounds on the arguments of one tool call, and on the output. */
 export interface ScannerLimits {
   /** Deepest nesting of arrays and objects. Default 256. */
   readonly maxDepth?: number | undefined
@@ -184,7 +184,7 @@ export class ArgumentScanner {
     if (this.#failure) throw this.#failure
     const end = this.#base + chunk.length
     if (end > this.#maxInputLength) {
-      throw (this.#failure = new LimitError('maxInputLength', this.#maxInputLength, 'The tool arguments are too long', {
+      throw (this.#failure = new LimitError('maxInputLength', this.#maxInputLength, 'The JSON text is too long', {
         phase: 'stream',
       }))
     }
@@ -314,12 +314,9 @@ export class ArgumentScanner {
       case OPEN_BRACKET: {
         const depth = this.#containers.length
         if (depth === this.#maxDepth) {
-          throw (this.#failure = new LimitError(
-            'maxDepth',
-            this.#maxDepth,
-            'The tool arguments are nested too deeply',
-            { phase: 'stream' },
-          ))
+          throw (this.#failure = new LimitError('maxDepth', this.#maxDepth, 'The JSON text is nested too deeply', {
+            phase: 'stream',
+          }))
         }
         const isArray = code === OPEN_BRACKET
         const leadsOn = place && (isArray ? place.matchSet.leadsIntoArrays : place.matchSet.leadsIntoObjects)

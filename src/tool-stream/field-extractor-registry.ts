@@ -16,7 +16,7 @@ const extractorOptions: readonly string[] = [
 /** The extractors of a client or request. */
 export class FieldExtractorRegistry<const Extractors extends readonly FieldExtractor[] = readonly FieldExtractor[]> {
   readonly #extractors: FieldExtractor[] = []
-  readonly #compiled = new Map<string, PathNode>()
+  readonly #compiled = new Map<string | undefined, PathNode>()
   /** Never present at run time: carries the types of the extractors. */
   declare readonly '~extractors'?: Extractors
 
@@ -62,8 +62,8 @@ export class FieldExtractorRegistry<const Extractors extends readonly FieldExtra
     return this
   }
 
-  /** The tree of all paths that apply to a tool. */
-  compile(toolName: string): PathNode {
+  /** The tree of all paths that apply to a tool; without one, to the output. */
+  compile(toolName?: string): PathNode {
     const known = this.#compiled.get(toolName)
     if (known) return known
     const root = createPathNode()
