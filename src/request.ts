@@ -131,3 +131,9 @@ export function forcedTool({ tools = [], toolChoice }: LLMRequest): Tool | undef
   if (typeof toolChoice === 'object') return tools.find(({ name }) => name === toolChoice.name)
   return toolChoice === 'required' && tools.length === 1 ? tools[0] : undefined
 }
+
+/** Whether a request forces a call whose arguments could as well be asked for as JSON text. */
+export function canCallAsJson(request: LLMRequest): boolean {
+  const tool = forcedTool(request)
+  return tool !== undefined && tool.definition === undefined && request.output === undefined
+}

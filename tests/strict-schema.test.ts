@@ -1,7 +1,7 @@
 import { UsageError } from 'fieldstream'
 import { describe, expect, test } from 'vitest'
 import { z } from 'zod'
-import { openaiStrictRules } from '../src/wire/openai-strict-rules.ts'
+import { strictRules as openaiStrictRules } from '../src/providers/openai-connection.ts'
 import { type StrictRules, strictSchemaFor, toStrictSchema } from '../src/wire/strict-schema.ts'
 import { thrownBy } from './support.ts'
 

@@ -2,7 +2,7 @@ import { type LLMError, UsageError } from '../errors.ts'
 import type { FinishReason, StreamEvent, Usage } from '../events.ts'
 import { fromBatches, type Provider, type ProviderContext, type StreamEvents } from '../provider.ts'
 import {
-  forcedTool,
+  canCallAsJson,
   type ImagePart,
   type LLMRequest,
   type LLMWarning,
@@ -14,7 +14,7 @@ import type { JsonSchema } from '../schema.ts'
 import type { Tool } from '../tool.ts'
 import { EventMapper, type Json, type MapperContext, protocolError, toObject, toText } from '../wire/event-mapper.ts'
 import type { WireLimits } from '../wire/event-reader.ts'
-import { dropped, foreign, own, toBase64, toResultText } from '../wire/request-body.ts'
+import { dropped, foreign, own, toBase64, toOutputInstruction, toResultText } from '../wire/request-body.ts'
 import { clientOf, environment, loadSdk } from '../wire/sdk-client.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
 import { type StrictRules, strictSchemaFor } from '../wire/strict-schema.ts'
@@ -110,9 +110,8 @@ export function anthropic(options: AnthropicOptions): Provider {
     name: providerName,
     model,
     toolInput(request) {
-      const tool = forcedTool(request)
       const isRefused = request.reasoning !== undefined || options.forcedTools === false
-      return tool && !tool.definition && isRefused ? 'json' : 'native'
+      return isRefused && canCallAsJson(request) ? 'json' : 'native'
     },
     stream,
   }
@@ -189,7 +188,7 @@ function toRequestBody(request: LLMRequest, options: AnthropicOptions, warnings:
   if (request.system !== undefined) instructions.unshift(request.system)
   const { output } = request
   const outputSchema = output && strictSchemaFor(output, strictRules, 'Anthropic', warnings)
-  if (output && !outputSchema) instructions.push(toInstruction(output))
+  if (output && !outputSchema) instructions.push(toOutputInstruction(output))
   const forced = toolChoice === 'required' || typeof toolChoice === 'object'
   if (reasoning && forced) {
     throw new UsageError(
@@ -238,12 +237,6 @@ const strictRules: StrictRules = {
 function toFormat(schema: JsonSchema, { description }: OutputFormat): Json {
   // The API has no other place for a description.
   return { type: 'json_schema', schema: description === undefined ? schema : { description, ...schema } }
-}
-
-/** For schemas that the API does not take: it has no way to be shown one without holding the model to it. */
-function toInstruction({ schema, description }: OutputFormat): string {
-  const task = 'Answer with one JSON object that fits this JSON Schema, and nothing else, no code fence either'
-  return `${task}${description === undefined ? '' : ` (${description})`}: ${JSON.stringify(schema)}`
 }
 
 function toTool({ name, description, inputSchema, strict, definition }: Tool, eager: boolean): Json {

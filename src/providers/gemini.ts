@@ -1,13 +1,23 @@
 import { type ErrorCode, describeError, type LLMError, LLMTimeoutError, OutputError, UsageError } from '../errors.ts'
 import type { FinishReason, StreamEvent, Usage } from '../events.ts'
 import { fromBatches, type Provider, type ProviderContext, type StreamEvents } from '../provider.ts'
-import type { ImagePart, LLMRequest, LLMWarning, Message, ToolResultPart } from '../request.ts'
+import {
+  canCallAsJson,
+  type ImagePart,
+  type LLMRequest,
+  type LLMWarning,
+  type Message,
+  type OutputFormat,
+  type ToolResultPart,
+} from '../request.ts'
+import type { JsonSchema } from '../schema.ts'
 import { EventMapper, type Json, type MapperContext, protocolError, toObject, toText } from '../wire/event-mapper.ts'
 import { readText } from '../wire/read-text.ts'
 import type { WireLimits } from '../wire/event-reader.ts'
 import { dropped, foreign, own as ownMetadata, toBase64, toJsonText } from '../wire/request-body.ts'
 import { clientOf, environment, loadSdk } from '../wire/sdk-client.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
+import { type StrictRules, strictSchemaFor } from '../wire/strict-schema.ts'
 import { errorIn, messageIn, toHttpError } from '../wire/transport-errors.ts'
 
 export type { WireLimits }
@@ -64,7 +74,8 @@ const geminiOptions: readonly (keyof GeminiOptions)[] = [
 ]
 
 /**
- * Gemini through the Gemini API or Vertex AI.
+ * Gemini through the Gemini API or Vertex AI. Where tool arguments would come in one piece, a forced call goes through JSON
+ * text held to the tool's schema, unless the request says otherwise with `toolInput`.
  *
  * @throws UsageError where `model` is missing, or options contradict each other. A missing key or SDK is a `UsageError` of
  * the first request.
@@ -106,6 +117,10 @@ export function gemini(options: GeminiOptions): Provider {
   return {
     name: providerName,
     model,
+    toolInput(request) {
+      const isVertex = client ? client.vertexai === true : usesVertex(options)
+      return !streamsArguments(options, isVertex) && canCallAsJson(request) ? 'json' : 'native'
+    },
     stream,
   }
 }
@@ -299,7 +314,7 @@ function toParameters(
   isVertex: boolean,
   warnings: LLMWarning[],
 ): Parameters {
-  const { maxTokens, temperature, topP, stop, tools, reasoning } = request
+  const { maxTokens, temperature, topP, stop, tools, output, reasoning } = request
   const { model } = options
   const own = request.providerOptions?.[providerName]
   if (typeof own?.['candidateCount'] === 'number' && own['candidateCount'] > 1) {
@@ -321,6 +336,11 @@ function toParameters(
   if (topP !== undefined) config['topP'] = topP
   if (stop && stop.length > 0) config['stopSequences'] = stop
   if (reasoning) config['thinkingConfig'] = { includeThoughts: true, ...toThinking(reasoning, model) }
+  if (output)
+    Object.assign(config, {
+      responseMimeType: 'application/json',
+      responseJsonSchema: toResponseSchema(output, warnings),
+    })
   if (tools && tools.length > 0) Object.assign(config, toTools(request, options, isVertex))
   return { model, contents, config: { ...config, ...own } }
 }
@@ -339,6 +359,26 @@ function toThinking(reasoning: NonNullable<LLMRequest['reasoning']>, model: stri
   // Models before Gemini 3 refuse a level.
   if ((generationOf(model) ?? 3) < 3) return { thinkingBudget: effortBudgets[reasoning.effort] }
   return { thinkingLevel: reasoning.effort.toUpperCase() }
+}
+
+function streamsArguments({ streamToolArguments, model }: GeminiOptions, isVertex: boolean): boolean {
+  return streamToolArguments ?? (isVertex && (generationOf(model) ?? 0) >= 3)
+}
+
+const enforced = new Set(['format', 'minItems', 'maxItems', 'minimum', 'maximum'])
+
+/** What the API holds a model to (ai.google.dev, "Structured outputs"). It ignores the rest. */
+const strictRules: StrictRules = {
+  enforces: (keyword) => enforced.has(keyword),
+  needsAllRequired: false,
+  takesRecursion: true,
+}
+
+function toResponseSchema(output: OutputFormat, warnings: LLMWarning[]): JsonSchema {
+  const { schema, description } = output
+  const sent = strictSchemaFor(output, strictRules, 'Gemini', warnings) ?? schema
+  // The API has no other place for a description.
+  return description === undefined ? sent : { description, ...sent }
 }
 
 function toTools({ tools = [], toolChoice }: LLMRequest, options: GeminiOptions, isVertex: boolean): Json {
@@ -362,14 +402,14 @@ function toTools({ tools = [], toolChoice }: LLMRequest, options: GeminiOptions,
   // What `ANY` always does, and `AUTO` never: keeping the model to the schema.
   else if (tools.some(({ strict }) => strict)) functionCallingConfig['mode'] = 'VALIDATED'
   else if (toolChoice === 'auto') functionCallingConfig['mode'] = 'AUTO'
-  const { streamToolArguments = isVertex && (generationOf(options.model) ?? 0) >= 3 } = options
-  if (streamToolArguments && !isVertex) {
+  const isStreamed = streamsArguments(options, isVertex)
+  if (isStreamed && !isVertex) {
     throw new UsageError(
       'unsupported',
       'Only Vertex AI streams tool arguments: leave out `streamToolArguments`, or set `vertexai`.',
     )
   }
-  if (streamToolArguments && functionDeclarations.length > 0 && toolChoice !== 'none') {
+  if (isStreamed && functionDeclarations.length > 0 && toolChoice !== 'none') {
     functionCallingConfig['streamFunctionCallArguments'] = true
   }
   return {

@@ -1,14 +1,15 @@
 import { type LLMError, UsageError } from '../errors.ts'
 import type { FinishReason, StreamEvent, Usage } from '../events.ts'
 import { fromBatches, type Provider, type ProviderContext, type StreamEvents } from '../provider.ts'
-import type {
-  AssistantMessage,
-  ImagePart,
-  LLMRequest,
-  LLMWarning,
-  Message,
-  ToolResultPart,
-  UserMessage,
+import {
+  type AssistantMessage,
+  canCallAsJson,
+  type ImagePart,
+  type LLMRequest,
+  type LLMWarning,
+  type Message,
+  type ToolResultPart,
+  type UserMessage,
 } from '../request.ts'
 import type { Tool } from '../tool.ts'
 import { EventMapper, type Json, type MapperContext, protocolError, toObject, toText } from '../wire/event-mapper.ts'
@@ -67,8 +68,10 @@ const ollamaOptions: readonly (keyof OllamaOptions)[] = [
 ]
 
 /**
- * A model served by Ollama, through its own API (`/api/chat`). It writes tool arguments in one piece, so their fields come at
- * once. It cannot force a call: a choice of tool narrows what the model is offered, and `start` carries a warning.
+ * A model served by Ollama, through its own API (`/api/chat`). Its own tool calls come in one piece, so their fields come at
+ * once, and cannot be forced. A forced call therefore goes through JSON text held to the tool's schema; with
+ * `toolInput: 'native'`, or where several tools could be meant, a choice of tool only narrows what the model is offered, and
+ * `start` carries a warning.
  *
  * @throws UsageError where `model` is missing, or `client` comes with options that only a client made here would use. A
  * missing key or SDK is a `UsageError` of the first request.
@@ -109,6 +112,8 @@ export function ollama(options: OllamaOptions): Provider {
   return {
     name: providerName,
     model,
+    // Its own calls come in one piece, and cannot be forced.
+    toolInput: (request) => (canCallAsJson(request) ? 'json' : 'native'),
     stream,
   }
 }
@@ -300,7 +305,7 @@ function wordsOf(error: unknown): string | undefined {
 // ---------------------------------------------------------------------------------------------------------------- request
 
 function toRequestBody(request: LLMRequest, options: OllamaOptions, warnings: LLMWarning[]): Json {
-  const { system, maxTokens, temperature, topP, stop, reasoning } = request
+  const { system, maxTokens, temperature, topP, stop, output, reasoning } = request
   const { options: ownSettings, ...own } = request.providerOptions?.[providerName] ?? {}
   const settings: Json = {
     ...(maxTokens !== undefined && { num_predict: maxTokens }),
@@ -317,6 +322,7 @@ function toRequestBody(request: LLMRequest, options: OllamaOptions, warnings: LL
     messages,
     stream: true,
     ...(tools.length > 0 && { tools }),
+    ...(output && { format: output.schema }),
     ...(reasoning && { think: toThink(reasoning, options.model, warnings) }),
     ...(Object.keys(settings).length > 0 && { options: settings }),
     ...own,

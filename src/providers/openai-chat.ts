@@ -1,11 +1,12 @@
+import { UsageError } from '../errors.ts'
 import type { FinishReason, StreamEvent, Usage } from '../events.ts'
 import { fromBatches, type Provider, type ProviderContext, type StreamEvents } from '../provider.ts'
-import type { LLMRequest, LLMWarning, Message, ToolChoice } from '../request.ts'
+import type { LLMRequest, LLMWarning, Message, OutputFormat, ToolChoice } from '../request.ts'
 import type { Tool } from '../tool.ts'
 import { EventMapper, type Json, type MapperContext, protocolError, toObject, toText } from '../wire/event-mapper.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
 import { ThinkTagSplitter } from '../wire/think-tags.ts'
-import { dropped, foreign, own, toJsonText } from '../wire/request-body.ts'
+import { dropped, foreign, own, toJsonText, toOutputInstruction } from '../wire/request-body.ts'
 import { clientOf } from '../wire/sdk-client.ts'
 import {
   CallInput,
@@ -19,6 +20,8 @@ import {
   setOwn,
   toCustomInput,
   toImageUrl,
+  toJsonFormat,
+  toParameters,
   toReportedError,
 } from './openai-connection.ts'
 
@@ -37,6 +40,8 @@ export interface OpenAIChatOptions extends OpenAIConnection<OpenAIChatClient> {
   readonly includeUsage?: boolean | undefined
   /** What the service calls the bound on tokens; older servers know only `'max_tokens'`. Default `'max_completion_tokens'`. */
   readonly maxTokensName?: 'max_completion_tokens' | 'max_tokens' | undefined
+  /** Whether the server takes a JSON Schema for `output`. Else it is asked for some JSON object, and the model told the schema. Default true. */
+  readonly jsonSchema?: boolean | undefined
   /** The role of system messages. Default `'system'`, which every server knows. */
   readonly systemRole?: 'developer' | 'system' | undefined
   /** Takes `<think>…</think>` at the beginning of the text for reasoning. Default true. */
@@ -52,6 +57,7 @@ const openaiChatOptions: readonly (keyof OpenAIChatOptions)[] = [
   'name',
   'includeUsage',
   'maxTokensName',
+  'jsonSchema',
   'systemRole',
   'thinkTags',
   'sendReasoning',
@@ -122,8 +128,13 @@ export function toChatStreamEvents(
 // ---------------------------------------------------------------------------------------------------------------- request
 
 function toRequestBody(request: LLMRequest, options: OpenAIChatOptions, warnings: LLMWarning[]): Json {
-  const { maxTokens, temperature, topP, stop, tools, toolChoice, reasoning } = request
-  const { name = defaultName, includeUsage = true, maxTokensName = 'max_completion_tokens' } = options
+  const { maxTokens, temperature, topP, stop, tools, toolChoice, output, reasoning } = request
+  const {
+    name = defaultName,
+    includeUsage = true,
+    maxTokensName = 'max_completion_tokens',
+    jsonSchema = true,
+  } = options
   checkReasoning(reasoning)
   const streamOptions = {
     ...(includeUsage && { include_usage: true }),
@@ -136,6 +147,7 @@ function toRequestBody(request: LLMRequest, options: OpenAIChatOptions, warnings
   if (temperature !== undefined) body['temperature'] = temperature
   if (topP !== undefined) body['top_p'] = topP
   if (stop && stop.length > 0) body['stop'] = stop
+  if (output) body['response_format'] = toResponseFormat(output, jsonSchema, warnings)
   if (reasoning && 'effort' in reasoning) body['reasoning_effort'] = reasoning.effort
   if (tools && tools.length > 0) {
     body['tools'] = tools.map((tool) => toTool(tool, name))
@@ -144,15 +156,23 @@ function toRequestBody(request: LLMRequest, options: OpenAIChatOptions, warnings
   return { ...body, ...request.providerOptions?.[name] }
 }
 
+function toResponseFormat(output: OutputFormat, jsonSchema: boolean, warnings: LLMWarning[]): Json {
+  if (jsonSchema) return { type: 'json_schema', json_schema: toJsonFormat(output, warnings) }
+  if (output.strict) {
+    throw new UsageError('unsupported', 'Without `jsonSchema` openaiChat() cannot hold a model to a `strict` output.')
+  }
+  return { type: 'json_object' }
+}
+
 function toTool(tool: Tool, provider: string): Json {
-  const { name, description, inputSchema, strict } = tool
+  const { name, description, strict } = tool
   return (
     ownDefinition(provider, tool) ?? {
       type: 'function',
       function: {
         name,
         ...(description !== undefined && { description }),
-        parameters: inputSchema,
+        parameters: toParameters(tool),
         ...(strict !== undefined && { strict }),
       },
     }
@@ -171,14 +191,15 @@ function toToolChoice(choice: ToolChoice, tools: readonly Tool[], provider: stri
 }
 
 function toMessages(
-  { system, messages, tools = [] }: LLMRequest,
+  { system, messages, tools = [], output }: LLMRequest,
   name: string,
-  { systemRole = 'system', sendReasoning = true }: OpenAIChatOptions,
+  { systemRole = 'system', sendReasoning = true, jsonSchema = true }: OpenAIChatOptions,
   warnings: LLMWarning[],
 ): Json[] {
   const converted: Json[] = []
   const customTools = new Set(tools.filter((tool) => isCustom(tool, name)).map((tool) => tool.name))
-  if (system !== undefined) converted.push({ role: systemRole, content: system })
+  const instructions = [system, output && !jsonSchema ? toOutputInstruction(output) : undefined].filter(Boolean)
+  if (instructions.length > 0) converted.push({ role: systemRole, content: instructions.join('\n\n') })
   for (const message of messages) {
     switch (message.role) {
       case 'system':

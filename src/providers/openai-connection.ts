@@ -1,11 +1,13 @@
 import { type LLMError, UsageError } from '../errors.ts'
 import type { StreamEvent } from '../events.ts'
-import type { ImagePart, LLMRequest, ProviderMetadata, ToolResultPart } from '../request.ts'
+import type { ImagePart, LLMRequest, LLMWarning, OutputFormat, ProviderMetadata, ToolResultPart } from '../request.ts'
+import type { JsonSchema } from '../schema.ts'
 import type { Tool } from '../tool.ts'
 import { type Json, toText } from '../wire/event-mapper.ts'
 import type { WireLimits } from '../wire/event-reader.ts'
 import { toBase64, toJsonText, toResultText } from '../wire/request-body.ts'
 import { environment, loadSdk } from '../wire/sdk-client.ts'
+import { type StrictRules, strictSchemaFor } from '../wire/strict-schema.ts'
 import { messageIn, toHttpError } from '../wire/transport-errors.ts'
 
 /** How to reach a service: with a client of the SDK, or with what one is made of. */
@@ -95,6 +97,42 @@ export function toReportedError(provider: string, error: unknown): LLMError {
     providerMessage: typeof error === 'string' ? error : messageIn(error),
     inStream: true,
   })
+}
+
+const enforced = new Set([
+  'pattern',
+  'multipleOf',
+  'minimum',
+  'maximum',
+  'exclusiveMinimum',
+  'exclusiveMaximum',
+  'minItems',
+  'maxItems',
+])
+const formats = ['date-time', 'time', 'date', 'duration', 'email', 'hostname', 'ipv4', 'ipv6', 'uuid']
+
+/** The strict mode of both APIs (platform.openai.com, "Structured outputs", supported schemas). */
+export const strictRules: StrictRules = {
+  enforces: (keyword, value) => enforced.has(keyword) || (keyword === 'format' && formats.includes(value as string)),
+  needsAllRequired: true,
+  takesRecursion: true,
+}
+
+/** An output's format: strict where the schema can be, unless that is not wanted. */
+export function toJsonFormat(output: OutputFormat, warnings: LLMWarning[]): Json {
+  const { name, description, schema, strict } = output
+  const strictSchema = strict === false ? undefined : strictSchemaFor(output, strictRules, 'OpenAI', warnings)
+  return {
+    name,
+    ...(description !== undefined && { description }),
+    schema: strictSchema ?? schema,
+    strict: strictSchema !== undefined,
+  }
+}
+
+/** The schema to send of a tool's arguments. */
+export function toParameters({ inputSchema: schema, strict }: Tool): JsonSchema {
+  return (strict && strictSchemaFor({ schema, strict }, strictRules, 'OpenAI', [])) || schema
 }
 
 /** The definition to send for a tool instead of the usual one. */

@@ -18,6 +18,8 @@ import {
   ownDefinition,
   toCustomInput,
   toImageUrl,
+  toJsonFormat,
+  toParameters,
   toReportedError,
 } from './openai-connection.ts'
 
@@ -109,7 +111,7 @@ const reported = (error: unknown) => toReportedError(providerName, error)
 // ---------------------------------------------------------------------------------------------------------------- request
 
 function toRequestBody(request: LLMRequest, options: OpenAIOptions, warnings: LLMWarning[]): Json {
-  const { system, maxTokens, temperature, topP, stop, tools, toolChoice, reasoning } = request
+  const { system, maxTokens, temperature, topP, stop, tools, toolChoice, output, reasoning } = request
   const { store, reasoningSummary } = options
   if (stop && stop.length > 0) {
     throw new UsageError(
@@ -129,6 +131,7 @@ function toRequestBody(request: LLMRequest, options: OpenAIOptions, warnings: LL
   if (maxTokens !== undefined) body['max_output_tokens'] = maxTokens
   if (temperature !== undefined) body['temperature'] = temperature
   if (topP !== undefined) body['top_p'] = topP
+  if (output) body['text'] = { format: { type: 'json_schema', ...toJsonFormat(output, warnings) } }
   if (reasoning) body['reasoning'] = { ...reasoning, ...(reasoningSummary && { summary: reasoningSummary }) }
   if (store !== undefined) body['store'] = store
   if (store === false) body['include'] = ['reasoning.encrypted_content']
@@ -140,13 +143,13 @@ function toRequestBody(request: LLMRequest, options: OpenAIOptions, warnings: LL
 }
 
 function toTool(tool: Tool): Json {
-  const { name, description, inputSchema, strict } = tool
+  const { name, description, strict } = tool
   return (
     ownDefinition(providerName, tool) ?? {
       type: 'function',
       name,
       ...(description !== undefined && { description }),
-      parameters: inputSchema,
+      parameters: toParameters(tool),
       // Left out it would be true here, and schemas that are not made for it be refused.
       strict: strict ?? false,
     }

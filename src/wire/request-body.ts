@@ -1,5 +1,5 @@
 import { UsageError } from '../errors.ts'
-import type { LLMWarning, ProviderMetadata, ToolResultPart } from '../request.ts'
+import type { LLMWarning, OutputFormat, ProviderMetadata, ToolResultPart } from '../request.ts'
 import type { Json } from './event-mapper.ts'
 
 // What the bodies of requests are made of, whoever they go to.
@@ -24,6 +24,12 @@ export function toJsonText(value: unknown, what: string): string {
 /** A tool's result as text. */
 export function toResultText({ output, toolCallId }: ToolResultPart): string {
   return typeof output === 'string' ? output : toJsonText(output, `The output of tool call "${toolCallId}"`)
+}
+
+/** Asks for an output in words, where the service cannot be given its schema otherwise. */
+export function toOutputInstruction({ schema, description }: OutputFormat): string {
+  const task = 'Answer with one JSON object that fits this JSON Schema, and nothing else, no code fence either'
+  return `${task}${description === undefined ? '' : ` (${description})`}: ${JSON.stringify(schema)}`
 }
 
 export function dropped(what: string): LLMWarning {

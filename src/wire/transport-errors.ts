@@ -55,6 +55,16 @@ const hints: Partial<Record<ErrorCode, string>> = {
   overloaded: 'Try again later.',
 }
 
+/** What to do about refusals that services word alike. */
+const reasonHints: readonly (readonly [RegExp, string])[] = [
+  [/tool_choice|forc\w+ tool/i, "If the model cannot be forced to call a tool, set `toolInput: 'json'`."],
+  [
+    /support\w* (?:\w+ )?tools?\b|tools? .*not support/i,
+    'If the model has no tools of its own, wrap the provider in `xmlTools()`.',
+  ],
+  [/\bimages?\b|vision/i, 'If the model does not see pictures, leave them out, or use one that does.'],
+]
+
 const retryableCodes = new Set<ErrorCode>(['request_timeout', 'conflict', 'rate_limited', 'server_error', 'overloaded'])
 
 /** The error for an HTTP status. The provider's words go to `providerMessage`, since they may quote the prompt. */
@@ -66,11 +76,14 @@ export function toHttpError(failure: HttpFailure): HttpError {
     statusCodes[status] ??
     (status >= 500 ? 'server_error' : 'http_error')
   const what = inStream ? `${provider} reported an error in its stream` : `${provider} answered with an error`
+  const isRefusal = status === 400 || status === 404 || status === 422
+  const reason = isRefusal ? reasonHints.find(([pattern]) => pattern.test(providerMessage ?? '')) : undefined
+  const hint = reason?.[1] ?? hints[code]
   const where = providerMessage === undefined ? '' : ' Its explanation is in `providerMessage`.'
   const shouldRetry = headers?.get('x-should-retry')
   return new HttpError(
     code,
-    `${what}: ${status}${providerCode ? ` ${providerCode}` : ''}.${hints[code] ? ` ${hints[code]}` : ''}${where}`,
+    `${what}: ${status}${providerCode ? ` ${providerCode}` : ''}.${hint ? ` ${hint}` : ''}${where}`,
     {
       retryable: shouldRetry === 'true' || (shouldRetry !== 'false' && retryableCodes.has(code)),
       phase: inStream ? 'stream' : 'connect',
