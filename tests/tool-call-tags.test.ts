@@ -129,7 +129,7 @@ describe('a call in a text', () => {
     const { calls, text: rest, error, cutError } = readEveryWay(text)
     expect(error ?? cutError).toBeUndefined()
     expect(rest).toBe('')
-    expect(calls).toEqual([{ id: 'call_xml_1', name: 'answer', input: expect.any(String), ended: true }])
+    expect(calls).toMatchObject([{ id: 'call_xml_1', name: 'answer', ended: true }])
     expect(calls[0]!.input === '' ? undefined : JSON.parse(calls[0]!.input)).toEqual(input)
   })
 
@@ -431,8 +431,8 @@ describe('any call, in any form, cut in any way', () => {
           const { text, calls: found, error, events } = read(pieces(answer, size))
           expect(error).toBeUndefined()
           expect(text).toBe(before + calls.map(([, , after]) => after).join(''))
-          expect(found.map(({ input }) => (input === '' ? {} : JSON.parse(input)))).toEqual(
-            calls.map(([input]) => JSON.parse(JSON.stringify(input))),
+          expect(found.map(({ input }) => (input === '' ? {} : parsed(input)))).toEqual(
+            calls.map(([input]) => parsed(JSON.stringify(input))),
           )
           for (const event of events) if ('delta' in event) expect(event.delta).not.toBe('')
         },
