@@ -44,6 +44,7 @@ export type {
 } from './tool-stream/tool-stream-accumulator.ts'
 export type { ScannerLimits } from './tool-stream/argument-scanner.ts'
 export type { PartialToolCall, Snapshot } from './snapshot.ts'
+export { xmlTools } from './tool-input/xml-tools.ts'
 
 export { fromBatches } from './provider.ts'
 export type { Provider, ProviderContext, StreamEvents } from './provider.ts'

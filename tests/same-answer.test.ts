@@ -255,7 +255,8 @@ describe('a forced tool goes through the channel that streams', () => {
   ] as const)('%s %j', async (label, name, request, channel) => {
     const [, , , create] = ways.find(([way]) => way === `${label}, native`)!
     const client = new StreamingLLMClient({ provider: create(replayFetch(simulate(scripted, { provider: name }))) })
-    const stream = client.stream({ messages: [question], tools: [classify], toolChoice: classify, fields, ...request })
+    const options: object = request
+    const stream = client.stream({ messages: [question], tools: [classify], toolChoice: classify, fields, ...options })
     const { events, error } = await collect(stream)
     expect(error).toBeUndefined()
     expect(events.find(({ type }) => type === 'start')).toMatchObject({ toolInput: channel })

@@ -18,7 +18,11 @@ export interface TextChannel {
 
 /** Tells the calls in an answer's text from the rest, as it streams. */
 export interface TextChannelReader {
-  /** Maps one event of the provider to those a native call would bring. */
+  /**
+   * Maps one event of the provider to those a native call would bring.
+   *
+   * @throws OutputError where a call is malformed; `out` has what came before.
+   */
   read(event: StreamEvent, out: StreamEvent[]): void
   /** Gives out what was held back to be told apart, once nothing more comes. */
   release(out: StreamEvent[]): void
@@ -37,16 +41,18 @@ async function* readBatches(
   { name }: TextChannel,
   reader: TextChannelReader,
 ): AsyncGenerator<StreamEvent[], void, undefined> {
+  let out: StreamEvent[] = []
   try {
     for await (const batch of { [Symbol.asyncIterator]: () => toBatches(events) }) {
-      const out: StreamEvent[] = []
       for (const event of batch) reader.read(event.type === 'start' ? { ...event, toolInput: name } : event, out)
-      if (out.length > 0) yield out
+      const read = out
+      out = []
+      if (read.length > 0) yield read
     }
   } catch (error) {
-    const held: StreamEvent[] = []
-    reader.release(held)
-    if (held.length > 0) yield held
+    // What the reader itself found wrong comes after what it had read of the same batch.
+    reader.release(out)
+    if (out.length > 0) yield out
     throw error
   }
 }

@@ -1,8 +1,140 @@
 import { UsageError } from '../errors.ts'
-import type { TextChannel } from './channel.ts'
+import type { ProviderFinishEvent, StreamEvent } from '../events.ts'
+import type { LLMRequest } from '../request.ts'
+import type { Tool } from '../tool.ts'
+import type { TextChannel, TextChannelReader } from './channel.ts'
+import { ToolCallTagReader } from './tool-call-tags.ts'
+import { toolCallsOf, toTaglessJson, toTextMessages } from './xml-messages.ts'
 
-const missing = (): never => {
-  throw new UsageError('unsupported', "`toolInput: 'xml'` is not there yet.")
+/** Tool calls in the text of the answer, in the tags that Hermes and Qwen models were trained on. */
+export const xmlChannel: TextChannel = {
+  name: 'xml',
+  toRequest,
+  createReader: (request) => new XmlChannelReader(request),
 }
 
-export const xmlChannel: TextChannel = { name: 'xml', toRequest: missing, createReader: missing }
+/** The tools that may be called. */
+function offeredTools({ tools = [], toolChoice }: LLMRequest): readonly Tool[] {
+  if (toolChoice === 'none') return []
+  return typeof toolChoice === 'object' ? tools.filter(({ name }) => name === toolChoice.name) : tools
+}
+
+function toRequest(original: LLMRequest): LLMRequest {
+  const { tools: _, toolChoice, ...request } = original
+  const offered = offeredTools(original)
+  const textRequest: LLMRequest = { ...request, messages: toTextMessages(request.messages), toolInput: 'native' }
+  if (offered.length === 0) return textRequest
+  if (request.output)
+    throw unsupported(
+      '`output` and tools that are called as XML would both be the text of the answer. Ask for them in two requests, or make the output the input of a tool.',
+    )
+  const builtIn = offered.find(({ definition }) => definition)
+  if (builtIn)
+    throw unsupported(
+      `The tool "${builtIn.name}" has a \`definition\`, which only a provider's native tool calls can use. Leave it out, or do not call tools as XML.`,
+    )
+  return { ...textRequest, system: [request.system, toInstructions(offered, toolChoice)].filter(Boolean).join('\n\n') }
+}
+
+function unsupported(message: string): UsageError {
+  return new UsageError('unsupported', message, { phase: 'request' })
+}
+
+function toInstructions(tools: readonly Tool[], toolChoice: LLMRequest['toolChoice']): string {
+  const demand =
+    typeof toolChoice === 'object'
+      ? `In this answer you must call the function "${toolChoice.name}".`
+      : toolChoice === 'required'
+        ? 'In this answer you must call at least one function.'
+        : 'Call a function only where it helps.'
+  return [
+    '# Tools',
+    '',
+    'You can call functions. Their signatures stand within <tools></tools>, each a JSON object in a line of its own:',
+    '<tools>',
+    ...tools.map(({ name, description, inputSchema: parameters }) =>
+      toTaglessJson({ type: 'function', function: { name, description, parameters } }),
+    ),
+    '</tools>',
+    '',
+    'To call a function, write a JSON object with its name, then its arguments, within <tool_call></tool_call>:',
+    '<tool_call>',
+    '{"name": "the-function", "arguments": {"an-argument": "its value"}}',
+    '</tool_call>',
+    'Write nothing else within the tags, and no code fence around them. For several calls write several <tool_call></tool_call>. After the last one end your answer; the results come back within <tool_response></tool_response>.',
+    demand,
+  ].join('\n')
+}
+
+class XmlChannelReader implements TextChannelReader {
+  readonly #tags: ToolCallTagReader | undefined
+  readonly #strictTools: readonly string[]
+
+  constructor(request: LLMRequest) {
+    const offered = offeredTools(request)
+    // Where nothing may be called, tags are text like any other.
+    if (offered.length > 0) this.#tags = new ToolCallTagReader(offered, nextCallNumber(request))
+    this.#strictTools = offered.filter(({ strict }) => strict).map(({ name }) => name)
+  }
+
+  read(event: StreamEvent, out: StreamEvent[]): void {
+    const tags = this.#tags
+    switch (event.type) {
+      case 'start':
+        out.push(event)
+        if (this.#strictTools.length > 0)
+          out.push({
+            type: 'warning',
+            warning: {
+              code: 'unsupported',
+              message: `Tool calls as XML cannot be held to a schema: \`strict\` of ${this.#strictTools.join(', ')} has no effect.`,
+            },
+          })
+        return
+      case 'text-delta':
+        if (tags) tags.write(event.delta, out)
+        else out.push(event)
+        return
+      case 'part-end':
+        if (event.kind === 'text') tags?.release(out)
+        // Else it would end, or mark with its metadata, a part that holds nothing of it.
+        if (event.kind !== 'text' || (tags?.isInText ?? true)) out.push(event)
+        return
+      case 'reasoning-delta':
+      case 'part':
+        tags?.release(out)
+        out.push(event)
+        return
+      case 'finish':
+        this.#finish(event, out)
+        return
+      default:
+        out.push(event)
+    }
+  }
+
+  release(out: StreamEvent[]): void {
+    this.#tags?.release(out)
+  }
+
+  #finish(event: ProviderFinishEvent, out: StreamEvent[]): void {
+    const { finishReason, usage } = event
+    const error = this.#tags?.cutError
+    // The other reasons say better why there is no whole call, and the accumulator says it.
+    if (error && !['length', 'refusal', 'content-filter'].includes(finishReason)) {
+      out.push({ type: 'usage', usage })
+      throw error
+    }
+    this.#tags?.release(out)
+    out.push(finishReason === 'stop' && this.#tags?.hasCall ? { ...event, finishReason: 'tool-calls' } : event)
+  }
+}
+
+/** A number that no call of the conversation has in its id, the same whenever the same request is made. */
+function nextCallNumber({ messages }: LLMRequest): number {
+  const calls = toolCallsOf(messages)
+  // The count alone would repeat ids where earlier messages were left out.
+  return (
+    Math.max(calls.length, ...calls.map(({ toolCallId }) => Number(/^call_xml_(\d+)$/.exec(toolCallId)?.[1] ?? 0))) + 1
+  )
+}

@@ -1,0 +1,45 @@
+import { UsageError } from '../errors.ts'
+import type { Provider } from '../provider.ts'
+import type { LLMRequest } from '../request.ts'
+import { throughChannel } from './channel.ts'
+import { xmlChannel } from './xml-channel.ts'
+import { toolCallsOf } from './xml-messages.ts'
+
+/**
+ * A provider whose model calls tools in the text of its answer, for models that have no tool calls of their own:
+ * `xmlTools(ollama({ model: 'gemma2' }))`. The tools are described in the instructions, calls are read out of the text while it
+ * is written (`<tool_call>` with JSON as Hermes and Qwen write it, `<function=…>` as Qwen3-Coder and Llama do), and the
+ * conversation's calls and results are sent as text. Events and results are those of native calls; `start` says
+ * `toolInput: 'xml'`. Nothing but the instructions holds the model to a schema or a `toolChoice`.
+ *
+ * Requests without tools, and with none in their messages, pass as they are.
+ *
+ * @throws UsageError where the provider is none; when a request is sent, `unsupported` where it asks for another channel, for
+ * `output` besides tools, or for tools with a `definition`.
+ */
+export function xmlTools(provider: Provider): Provider {
+  if (typeof (provider as Partial<Provider> | undefined)?.stream !== 'function')
+    throw new UsageError('invalid_argument', "xmlTools() takes a provider, e.g. xmlTools(ollama({ model: 'gemma2' })).")
+  const { name, model } = provider
+  const stream = provider.stream.bind(provider)
+  const streamWithTools = throughChannel(stream, xmlChannel)
+  return {
+    name,
+    model,
+    stream(request, context) {
+      if (!concernsTools(request)) return stream(request, context)
+      const { toolInput = 'auto' } = request
+      if (toolInput !== 'auto' && toolInput !== 'xml')
+        throw new UsageError(
+          'unsupported',
+          `\`toolInput: '${toolInput}'\` cannot be had of xmlTools(). Leave it out, or ask the provider inside without xmlTools().`,
+          { phase: 'request' },
+        )
+      return streamWithTools(request, context)
+    },
+  }
+}
+
+function concernsTools({ tools = [], messages }: LLMRequest): boolean {
+  return tools.length > 0 || messages.some(({ role }) => role === 'tool') || toolCallsOf(messages).length > 0
+}
