@@ -16,7 +16,7 @@ import { EventMapper, type Json, type MapperContext, protocolError, toObject, to
 import type { WireLimits } from '../wire/event-reader.ts'
 import { jsonLines } from '../wire/json-lines.ts'
 import { readText } from '../wire/read-text.ts'
-import { dropped, foreign, own as ownMetadata, toResultText } from '../wire/request-body.ts'
+import { dropped, foreign, own as ownMetadata, toOutputInstruction, toResultText } from '../wire/request-body.ts'
 import { clientOf, environment, loadSdk } from '../wire/sdk-client.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
 import { type ThinkTag, ThinkTagSplitter } from '../wire/think-tags.ts'
@@ -315,7 +315,9 @@ function toRequestBody(request: LLMRequest, options: OllamaOptions, warnings: LL
     ...(ownSettings as Json | undefined),
   }
   const messages = toMessages(request.messages, warnings)
-  if (system !== undefined) messages.unshift({ role: 'system', content: system })
+  // The server holds the model to the format, but does not show it.
+  const instructions = [system, output && toOutputInstruction(output)].filter((text) => text !== undefined)
+  if (instructions.length > 0) messages.unshift({ role: 'system', content: instructions.join('\n\n') })
   const tools = toTools(request, warnings)
   return {
     model: options.model,
