@@ -17,9 +17,14 @@ const weather = tool({
       exact: { type: 'boolean' },
       tags: { type: 'array', items: { type: 'string' } },
       place: { $ref: '#/$defs/place' },
-      unit: { enum: ['C', 'F'] },
+      unit: { enum: ['C', '7'] },
+      fixed: { const: '7' },
+      both: { allOf: [{ description: 'x' }, { type: 'string' }] },
+      either: { oneOf: [{ type: 'string' }, { type: 'integer' }] },
+      some: { anyOf: [{ type: 'string' }, {}] },
+      loop: { $ref: '#/$defs/loop' },
     },
-    $defs: { place: { type: 'object' } },
+    $defs: { place: { type: 'object' }, loop: { $ref: '#/$defs/loop' } },
   },
 })
 
@@ -148,6 +153,17 @@ describe('a call in a text', () => {
     expect(readEveryWay(`${call}\n${call}\n`)).toMatchObject({ text: '', calls: { length: 2 } })
   })
 
+  test('leaves a tag that ends nothing in the text after it', () => {
+    const [call] = forms['Hermes']!
+    expect(readEveryWay(`${call} So </tool_call>\n`).text).toBe('So </tool_call>\n')
+  })
+
+  test('tears no character of arguments in a string', () => {
+    const chunks = ['<tool_call>{"name": "answer", "arguments": "{\\"a\\":\\"x\\ud83c', '\\udf89\\"}"}']
+    const deltas = read(chunks).events.flatMap((event) => (event.type === 'tool-input-delta' ? [event.delta] : []))
+    expect(deltas).toEqual(['{"a":"x', '🎉"}'])
+  })
+
   test('shares its tags with others', () => {
     const object = '{"name": "answer", "arguments": {"a": 1}}'
     const own = '<function=answer>{"a": 1}</function>'
@@ -201,7 +217,14 @@ describe('parameters', () => {
     ['city', '</function></tool_call><tool_call>', '</function></tool_call><tool_call>'],
     ['city', 'a\r\nb\rc', 'a\r\nb\rc'],
     ['city', '\\ "é" \u0000 🎉', '\\ "é" \u0000 🎉'],
-    ['unit', 'C', 'C'],
+    ['unit', '7', '7'],
+    ['fixed', '7', '7'],
+    ['both', '7', '7'],
+    ['either', '7', 7],
+    ['either', 'x', 'x'],
+    ['some', '7', 7],
+    ['loop', '7', 7],
+    ['note', '"quoted"', '"quoted"'],
     ['note', 'null', null],
     ['note', 'None', null],
     ['note', '7', '7'],
@@ -229,6 +252,14 @@ describe('parameters', () => {
       expect(JSON.parse(readEveryWay(text).calls[0]!.input)).toEqual({ city: 'Rome', days: 2 })
     }
   })
+
+  test.each(['a\nb', 'a\r', '\r\r\nx', '\r', '<', '<b>\n'.trimEnd()])(
+    'may begin right after their tag: %j',
+    (value) => {
+      const text = `<function=get_weather><parameter=city>${value}</parameter></function>`
+      expect(JSON.parse(readEveryWay(text).calls[0]!.input)).toEqual({ city: value })
+    },
+  )
 
   test('stream while they are written, arrays and objects too', () => {
     const opening = '<tool_call><function=get_weather><parameter=tags>[<parameter=city>\nRo'
@@ -271,6 +302,9 @@ const lookalikes = [
   '<tool_call>{"arguments": {"a": 1}}</tool_call>',
   '<tool_call>{"arguments": {"a": 1}, "arguments": {}, "name": "answer"}</tool_call>',
   '<tool_call>{"a": 1, }</tool_call>',
+  '<tool_call>{"name": "answer", }</tool_call>',
+  '<tool_call>{"name": "answer", "arguments": }</tool_call>',
+  '<tool_call>{"name": "answer", "arguments": , "x": 1}</tool_call>',
   '<tool_call>{name: "answer"}</tool_call>',
   '<tool_call>{"name" "answer"}</tool_call>',
   '<tool_call>{"name": }</tool_call>',
@@ -312,6 +346,9 @@ describe('what only looks like a call', () => {
     for (const length of [4000, 4040, 4060, 4095]) readEveryWayAt(late(length), 4096)
     expect(read([late(4000)]).calls).toHaveLength(1)
     expect(read([late(4095)]).calls).toHaveLength(0)
+    const afterSpace = ['<tool_call>'.padEnd(5000), `{"name": "answer", "arguments": {"a": "${'x'.repeat(5000)}"}}`]
+    for (const chunks of [afterSpace, [afterSpace.join('')], afterSpace.join('').split('')])
+      expect(read(chunks)).toMatchObject({ text: afterSpace.join(''), calls: [] })
     expect(read([`<tool_call>${' '.repeat(5000)}`, '<function=other></function>.']).text).toHaveLength(5039)
   })
 
@@ -329,6 +366,7 @@ describe('a call that breaks its form once it has begun', () => {
     '<tool_call>{"name": "answer", "arguments": {"a": 1}, "parameters": {}}</tool_call>',
     '<tool_call>{"name": "answer", "arguments": {"a": 1}, "name": "other"}</tool_call>',
     '<tool_call>{"name": "answer", "arguments": none}</tool_call>',
+    '<function=answer>{"a": 1}<parameter=b>2</parameter></function>',
     '<tool_call>{"name": "answer", "arguments": "\\x"}</tool_call>',
     '<tool_call>{"name": "answer", "arguments": {}} and more',
     '<tool_call>{"name": "answer", "arguments": {}}<b>',
@@ -387,6 +425,7 @@ describe('an answer cut anywhere', () => {
   test('in a second call of the same tags is an error too', () => {
     const one = '<tool_call>{"name": "answer"}'
     expect(read([`${one}\n{"na`]).cutError).toMatchObject({ code: 'output_truncated' })
+    expect(read([`${one}\n{"na`]).text).toBe('')
     expect(read([`${one}\n<fun`]).cutError).toMatchObject({ code: 'output_truncated' })
     expect(read([`${one}\n</tool_c`])).toMatchObject({ cutError: undefined, text: '', calls: { length: 1 } })
     expect(read([`<function=answer></function>\n</tool_c`])).toMatchObject({ cutError: undefined, text: '' })

@@ -182,6 +182,14 @@ describe('a model without tool calls of its own', () => {
     ])
   })
 
+  test('keeps its text and its thoughts in order', async () => {
+    const events = [text('a <tool'), reasoning('hm'), text('_call> b'), finish('stop')]
+    const {
+      messages: [message],
+    } = await ask(events).stream.final()
+    expect(message!.content).toMatchObject([{ text: 'a <tool' }, { text: 'hm' }, { text: '_call> b' }])
+  })
+
   test('answers without a call as ever', async () => {
     const { stream } = ask([...written('Use <tool_call> \n'), finish('stop')])
     expect(await stream.final()).toMatchObject({ text: 'Use <tool_call> \n', finishReason: 'stop', toolCalls: [] })
@@ -304,6 +312,15 @@ describe('a request of tools as text', () => {
       toolChoice: 'none',
     })
     expect(await stream.final()).toMatchObject({ text: callOf('ping', {}), toolCalls: [], finishReason: 'stop' })
+  })
+
+  test.each<Message>([
+    { role: 'assistant', content: [{ type: 'tool-call', toolCallId: '1', toolName: 'ping', input: {} }] },
+    { role: 'tool', content: [{ type: 'tool-result', toolCallId: '1', output: 1 }] },
+  ])('without tools has earlier calls and results as text: %j', async (message) => {
+    const sent = await sentFor({ tools: undefined, messages: [message] })
+    expect(JSON.stringify(sent.messages)).toMatch(/<tool_(call|response)>/)
+    expect(sent.system).toBeUndefined()
   })
 
   test('passes as it is where it has nothing to do with tools', async () => {

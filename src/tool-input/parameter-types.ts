@@ -9,8 +9,7 @@ const maxReferences = 64
 
 export function parameterTypes(schema: JsonSchema, key: string): ParameterTypes {
   const properties = schema['properties']
-  if (typeof properties !== 'object' || properties === null || !Object.hasOwn(properties, key)) return undefined
-  return typesOf((properties as Record<string, unknown>)[key], schema, 0)
+  return typesOf((properties as Record<string, unknown> | undefined)?.[key], schema, 0)
 }
 
 function typesOf(schema: unknown, root: JsonSchema, references: number): ParameterTypes {

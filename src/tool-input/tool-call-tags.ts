@@ -9,7 +9,7 @@ const openingTag = '<tool_call>'
 const functionTag = '<function='
 const closingTag = '</tool_call>'
 
-/** Most characters that are held while they may be text or the beginning of a call. Arguments before a name do not count. */
+/** Most characters that are held while they may be text or the beginning of a call, up to arguments before a name. */
 const maxUndecided = 4096
 
 /** A call that was begun. */
@@ -166,7 +166,7 @@ export class ToolCallTagReader {
     else if (character === '{') {
       this.#reader = new JsonCallReader(this.#output)
       return i
-    } else if (!isWhiteSpace(character) || this.#held.length >= maxUndecided) {
+    } else if (!isWhiteSpace(character)) {
       if (this.#place === 'between') throw this.#notClosed()
       this.#giveUp()
       return i
@@ -217,7 +217,6 @@ export class ToolCallTagReader {
   }
 
   #write(type: 'text-delta' | 'tool-input-delta', text: string): void {
-    if (type !== this.#pendingType) this.#flush()
     this.#pendingType = type
     this.#pending += text
   }
