@@ -206,15 +206,15 @@ describe('the request of a call through JSON text', () => {
         content: [
           { type: 'reasoning', text: 'hm' },
           { type: 'text', text: '{"title":"x"}' },
-          { type: 'text', text: '{}' },
+          { type: 'text', text: '\n{}' },
         ],
       },
       {
         role: 'user',
         content: [
-          { type: 'text', text: 'Result of tool "answer": {"found":2}', metadata: { scripted: { cached: true } } },
-          { type: 'text', text: 'Error of tool "other": down' },
-          { type: 'text', text: 'Result of tool "third": null' },
+          { type: 'text', text: 'Result of tool "answer": {"found":2}\n', metadata: { scripted: { cached: true } } },
+          { type: 'text', text: 'Error of tool "other": down\n' },
+          { type: 'text', text: 'Result of tool "third": null\n' },
           { type: 'text', text: 'Two' },
         ],
       },

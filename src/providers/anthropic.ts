@@ -360,6 +360,7 @@ class AnthropicEventMapper extends EventMapper {
   readonly #blocks = new Map<unknown, Block>()
   #usage: Json = {}
   #stopReason: string | undefined
+  #explanation: string | undefined
 
   constructor(context: MapperContext) {
     super(providerName, context)
@@ -387,8 +388,10 @@ class AnthropicEventMapper extends EventMapper {
         return
       }
       case 'message_delta': {
-        const { stop_reason: reason } = toObject(providerName, event['delta'], 'a delta')
+        const { stop_reason: reason, stop_details: details } = toObject(providerName, event['delta'], 'a delta')
         if (typeof reason === 'string') this.#stopReason = reason
+        const { explanation } = (details ?? {}) as Json
+        if (typeof explanation === 'string') this.#explanation = explanation
         this.#mergeUsage(event['usage'], out)
         return
       }
@@ -516,7 +519,8 @@ class AnthropicEventMapper extends EventMapper {
       if (!['text', 'thinking', 'tool_use'].includes(content['type'] as string)) out.push(cutBlock)
     }
     this.isFinished = true
-    out.push({ type: 'finish', finishReason, providerFinishReason: reason, usage: toUsage(this.#usage) })
+    const usage = toUsage(this.#usage)
+    out.push({ type: 'finish', finishReason, providerFinishReason: reason, usage, explanation: this.#explanation })
   }
 
   /** `message_delta` repeats running totals, so what is there replaces what was. */

@@ -3,7 +3,7 @@ import type { StreamEvent } from '../events.ts'
 import { forcedTool, type LLMRequest } from '../request.ts'
 import type { Tool } from '../tool.ts'
 import type { TextChannel, TextChannelReader } from './channel.ts'
-import { toTextHistory } from './text-history.ts'
+import { nextCallNumber, type TextHistoryStyle, toTextHistory } from './text-history.ts'
 
 /**
  * A forced call as an answer that is JSON of the tool's schema: for models whose native calls come whole, or cannot be forced.
@@ -16,7 +16,7 @@ export const jsonChannel: TextChannel = {
     const withoutTools: LLMRequest = {
       ...rest,
       toolInput: 'native',
-      messages: toTextHistory(messages, ({ input }) => toJson(input)),
+      messages: toTextHistory(messages, style),
     }
     const tool = toolOf(request)
     if (!tool) return withoutTools
@@ -26,7 +26,9 @@ export const jsonChannel: TextChannel = {
   },
   createReader(request) {
     const tool = toolOf(request)
-    return tool ? new JsonChannelReader(tool.name, newCallId(request)) : plainReader
+    return tool
+      ? new JsonChannelReader(tool.name, `${callIdPrefix}${nextCallNumber(request.messages, callIdPrefix)}`)
+      : plainReader
   },
 }
 
@@ -61,21 +63,18 @@ function toInstruction({ name, description }: Tool): string {
   return description === undefined ? task : `${task} What the tool does: ${description}`
 }
 
-function toJson(input: unknown): string {
-  return JSON.stringify(input) ?? ''
+const callIdPrefix = 'call_json_'
+
+const style: TextHistoryStyle = {
+  writeCall: ({ input }) => toText(input),
+  writeResult: ({ output, isError }, toolName) => {
+    const call = toolName === undefined ? 'a tool' : `tool "${toolName}"`
+    return `${isError ? 'Error' : 'Result'} of ${call}: ${typeof output === 'string' ? output : toText(output)}`
+  },
 }
 
-/** An id that no earlier call of the conversation has. */
-function newCallId({ messages }: LLMRequest): string {
-  const ids = new Set<string>()
-  for (const { content } of messages) {
-    if (typeof content === 'string') continue
-    for (const part of content) if (part.type === 'tool-call') ids.add(part.toolCallId)
-  }
-  let number = ids.size + 1
-  // An application may have left out the beginning of the conversation.
-  while (ids.has(`call_json_${number}`)) number++
-  return `call_json_${number}`
+function toText(value: unknown): string {
+  return JSON.stringify(value) ?? ''
 }
 
 const plainReader: TextChannelReader = {

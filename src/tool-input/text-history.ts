@@ -1,59 +1,79 @@
 import { UsageError } from '../errors.ts'
-import type { Message, TextPart, ToolCallPart, ToolResultPart, UserMessage } from '../request.ts'
+import type { AssistantMessage, Message, TextPart, ToolCallPart, ToolResultPart, UserMessage } from '../request.ts'
 
-type UserParts = Exclude<UserMessage['content'], string>
+/** How a channel writes calls and results in the text of a conversation. */
+export interface TextHistoryStyle {
+  writeCall(call: ToolCallPart): string
+  /** @throws TypeError where the result is no JSON. */
+  writeResult(result: ToolResultPart, toolName: string | undefined): string
+}
 
-/** The conversation without tools: calls become text of the assistant, as `renderCall` writes it, results text of the user. */
-export function toTextHistory(
-  messages: readonly Message[],
-  renderCall: (call: ToolCallPart) => string,
-): readonly Message[] {
-  const names = new Map<string, string>()
+/** The calls that the assistant made in a conversation. */
+export function toolCallsOf(messages: readonly Message[]): ToolCallPart[] {
+  return messages.flatMap(({ role, content }) =>
+    role === 'assistant' && typeof content !== 'string' ? content.filter((part) => part.type === 'tool-call') : [],
+  )
+}
+
+/** A number for `prefix` that no call of the conversation has in its id, the same whenever the same request is made. */
+export function nextCallNumber(messages: readonly Message[], prefix: string): number {
+  const calls = toolCallsOf(messages)
+  // The count alone would repeat ids where earlier messages were left out.
+  const numbers = calls.map(({ toolCallId }) =>
+    toolCallId.startsWith(prefix) ? Number(/^\d+$/.exec(toolCallId.slice(prefix.length))) : 0,
+  )
+  return Math.max(calls.length, ...numbers) + 1
+}
+
+/** The conversation without tools: calls are text of the assistant, results text of the user. */
+export function toTextHistory(messages: readonly Message[], style: TextHistoryStyle): Message[] {
+  const names = new Map(toolCallsOf(messages).map(({ toolCallId, toolName }) => [toolCallId, toolName]))
   const converted: Message[] = []
-  for (const message of messages) {
-    if (message.role === 'assistant' && typeof message.content !== 'string') {
-      const content = message.content.map((part) => {
-        if (part.type !== 'tool-call') return part
-        names.set(part.toolCallId, part.toolName)
-        return { type: 'text' as const, text: renderCall(part) }
-      })
-      converted.push({ role: 'assistant', content })
-    } else if (message.role === 'tool') {
-      addUserParts(
-        converted,
-        message.content.map((part) => toText(part, part.toolName ?? names.get(part.toolCallId))),
-      )
-    } else if (message.role === 'user' && converted.at(-1)?.role === 'user') {
-      const { content } = message
-      addUserParts(converted, typeof content === 'string' ? [{ type: 'text', text: content }] : content)
-    } else converted.push(message)
+  let results: TextPart[] = []
+  // Some APIs insist that roles alternate, so what the user says next goes into the same message.
+  const addResults = (following: UserMessage['content'] = []): void => {
+    const more = typeof following === 'string' ? [{ type: 'text' as const, text: following }] : following
+    const isLast = (i: number): boolean => i === results.length - 1 && more.length === 0
+    const lines = results.map((result, i) => (isLast(i) ? result : { ...result, text: `${result.text}\n` }))
+    if (lines.length > 0) converted.push({ role: 'user', content: [...lines, ...more] })
+    results = []
   }
+  for (const message of messages) {
+    if (message.role === 'tool') {
+      for (const result of message.content) results.push(toTextPart(result, names, style))
+    } else if (message.role === 'user' && results.length > 0) addResults(message.content)
+    else {
+      addResults()
+      converted.push(message.role === 'assistant' ? toTextMessage(message, style) : message)
+    }
+  }
+  addResults()
   return converted
 }
 
-/** Goes on in the user's turn, or begins it: results, and what the user adds to them, are one. */
-function addUserParts(converted: Message[], parts: UserParts): void {
-  const last = converted.at(-1)
-  if (last?.role !== 'user') {
-    converted.push({ role: 'user', content: parts })
-    return
+/** Each call in a paragraph of its own. */
+function toTextMessage({ role, content }: AssistantMessage, style: TextHistoryStyle): AssistantMessage {
+  if (typeof content === 'string') return { role, content }
+  return {
+    role,
+    content: content.map((part, i) => {
+      const previous = content[i - 1]?.type
+      if (part.type === 'tool-call') {
+        const separator = previous === 'text' || previous === 'tool-call' ? '\n' : ''
+        return { type: 'text', text: separator + style.writeCall(part) }
+      }
+      return part.type === 'text' && previous === 'tool-call' ? { ...part, text: `\n${part.text}` } : part
+    }),
   }
-  const before: UserParts = typeof last.content === 'string' ? [{ type: 'text', text: last.content }] : last.content
-  converted[converted.length - 1] = { role: 'user', content: [...before, ...parts] }
 }
 
-function toText({ toolCallId, output, isError, metadata }: ToolResultPart, toolName: string | undefined): TextPart {
-  const call = toolName === undefined ? 'a tool' : `tool "${toolName}"`
-  const text = `${isError ? 'Error' : 'Result'} of ${call}: ${toOutputText(toolCallId, output)}`
-  return { type: 'text', text, ...(metadata && { metadata }) }
-}
-
-function toOutputText(toolCallId: string, output: unknown): string {
-  if (typeof output === 'string') return output
+function toTextPart(result: ToolResultPart, names: ReadonlyMap<string, string>, style: TextHistoryStyle): TextPart {
+  const { toolCallId, toolName = names.get(toolCallId), metadata } = result
   try {
-    return JSON.stringify(output) ?? ''
+    return { type: 'text', text: style.writeResult(result, toolName), ...(metadata && { metadata }) }
   } catch (cause) {
     throw new UsageError('invalid_argument', `The output of tool call "${toolCallId}" cannot be sent as JSON.`, {
+      phase: 'request',
       cause,
     })
   }

@@ -9,6 +9,9 @@ const openingTag = '<tool_call>'
 const functionTag = '<function='
 const closingTag = '</tool_call>'
 
+/** Begins the ids of calls, which tags do not have. */
+export const callIdPrefix = 'call_xml_'
+
 /** Most characters that are held while they may be text or the beginning of a call, up to arguments before a name. */
 const maxUndecided = 4096
 
@@ -60,7 +63,7 @@ export class ToolCallTagReader {
     this.#output = {
       start: (toolName) => {
         this.#flush()
-        this.#call = { toolCallId: `call_xml_${this.#callNumber++}`, toolName, length: 0 }
+        this.#call = { toolCallId: `${callIdPrefix}${this.#callNumber++}`, toolName, length: 0 }
         this.#held = this.#space = ''
         this.#out.push({ type: 'tool-input-start', toolCallId: this.#call.toolCallId, toolName })
       },

@@ -3,14 +3,26 @@ import type { ProviderFinishEvent, StreamEvent } from '../events.ts'
 import type { LLMRequest } from '../request.ts'
 import type { Tool } from '../tool.ts'
 import type { TextChannel, TextChannelReader } from './channel.ts'
-import { ToolCallTagReader } from './tool-call-tags.ts'
-import { toolCallsOf, toTaglessJson, toTextMessages } from './xml-messages.ts'
+import { nextCallNumber, type TextHistoryStyle, toTextHistory } from './text-history.ts'
+import { callIdPrefix, ToolCallTagReader } from './tool-call-tags.ts'
 
 /** Tool calls in the text of the answer, in the tags that Hermes and Qwen models were trained on. */
 export const xmlChannel: TextChannel = {
   name: 'xml',
   toRequest,
   createReader: (request) => new XmlChannelReader(request),
+}
+
+/** JSON that holds no tag, whatever its texts hold. */
+function toTaglessJson(value: unknown): string {
+  return JSON.stringify(value).replaceAll('<', '\\u003c')
+}
+
+const style: TextHistoryStyle = {
+  writeCall: ({ toolName: name, input = {} }) =>
+    `<tool_call>\n${toTaglessJson({ name, arguments: input })}\n</tool_call>`,
+  writeResult: ({ output = null, isError }, name) =>
+    `<tool_response>\n${toTaglessJson(isError ? { name, error: output } : { name, content: output })}\n</tool_response>`,
 }
 
 /** The tools that may be called. */
@@ -22,7 +34,7 @@ function offeredTools({ tools = [], toolChoice }: LLMRequest): readonly Tool[] {
 function toRequest(original: LLMRequest): LLMRequest {
   const { tools: _, toolChoice, ...request } = original
   const offered = offeredTools(original)
-  const textRequest: LLMRequest = { ...request, messages: toTextMessages(request.messages), toolInput: 'native' }
+  const textRequest: LLMRequest = { ...request, messages: toTextHistory(request.messages, style), toolInput: 'native' }
   if (offered.length === 0) return textRequest
   if (request.output)
     throw unsupported(
@@ -73,7 +85,7 @@ class XmlChannelReader implements TextChannelReader {
   constructor(request: LLMRequest) {
     const offered = offeredTools(request)
     // Where nothing may be called, tags are text like any other.
-    if (offered.length > 0) this.#tags = new ToolCallTagReader(offered, nextCallNumber(request))
+    if (offered.length > 0) this.#tags = new ToolCallTagReader(offered, nextCallNumber(request.messages, callIdPrefix))
     this.#strictTools = offered.filter(({ strict }) => strict).map(({ name }) => name)
   }
 
@@ -128,13 +140,4 @@ class XmlChannelReader implements TextChannelReader {
     this.#tags?.release(out)
     out.push(finishReason === 'stop' && this.#tags?.hasCall ? { ...event, finishReason: 'tool-calls' } : event)
   }
-}
-
-/** A number that no call of the conversation has in its id, the same whenever the same request is made. */
-function nextCallNumber({ messages }: LLMRequest): number {
-  const calls = toolCallsOf(messages)
-  // The count alone would repeat ids where earlier messages were left out.
-  return (
-    Math.max(calls.length, ...calls.map(({ toolCallId }) => Number(/^call_xml_(\d+)$/.exec(toolCallId)?.[1] ?? 0))) + 1
-  )
 }

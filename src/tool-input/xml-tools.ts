@@ -2,8 +2,8 @@ import { UsageError } from '../errors.ts'
 import type { Provider } from '../provider.ts'
 import type { LLMRequest } from '../request.ts'
 import { throughChannel } from './channel.ts'
+import { toolCallsOf } from './text-history.ts'
 import { xmlChannel } from './xml-channel.ts'
-import { toolCallsOf } from './xml-messages.ts'
 
 /**
  * A provider whose model calls tools in the text of its answer, for models that have no tool calls of their own:
