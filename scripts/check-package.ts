@@ -1,4 +1,7 @@
-/** Packs the library, installs the tarball into an empty folder, and runs and type-checks the README's example there. */
+/**
+ * Packs the library and installs the tarball into an empty folder. There every entry is loaded without its SDK, then with the
+ * SDKs the README's example is run and type-checked, and the demo run over every provider.
+ */
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -6,6 +9,31 @@ import { join } from 'node:path'
 
 interface Manifest {
   readonly devDependencies: Readonly<Record<string, string>>
+}
+
+/** A factory of each entry with a provider. */
+const factories = { anthropic: 'anthropic', openai: 'openai', ollama: 'ollama', gemini: 'gemini' }
+
+/** A script that loads one entry where no SDK is installed, and prints what else that loaded and how a request ends. */
+function aloneScript(entry: string, factory: string, isEsm: boolean): string {
+  const load = (name: string): string => (isEsm ? `await import('${name}')` : `require('${name}')`)
+  const others = Object.keys(factories).filter((other) => other !== entry)
+  const key = entry === 'ollama' ? '' : `apiKey: 'none'`
+  return `
+    void (async () => {
+      const { registerHooks } = ${load('node:module')}
+      const loaded = []
+      registerHooks({ load: (url, context, next) => (loaded.push(url), next(url, context)) })
+      const { StreamingLLMClient } = ${load('fieldstream')}
+      const { ${factory} } = ${load(`fieldstream/${entry}`)}
+      const client = new StreamingLLMClient({ provider: ${factory}({ model: 'some-model', ${key} }) })
+      const stream = client.stream({ messages: [{ role: 'user', content: 'Hello' }] })
+      const { code } = await stream.final().catch((error) => error)
+      const isNeeded = (url) => /^node:|alone|node_modules.(fieldstream.dist|eventemitter3|eventsource-parser)/.test(url)
+      const isOther = (url) => ${JSON.stringify(others)}.some((other) => url.includes('/dist/' + other))
+      console.log(JSON.stringify({ code, unneeded: loaded.filter((url) => !isNeeded(url) || isOther(url)) }))
+    })()
+  `
 }
 
 const root = join(import.meta.dirname, '..')
@@ -30,9 +58,22 @@ try {
   const [packed] = JSON.parse(
     execFileSync('npm', ['pack', '--json', '--pack-destination', folder], { cwd: root, encoding: 'utf8' }),
   ) as [{ filename: string }]
-  writeFileSync(join(folder, 'package.json'), '{ "private": true }')
-  const pinned = ['@anthropic-ai/sdk', 'zod', '@types/node'].map((name) => `${name}@${devDependencies[name] ?? ''}`)
-  run('npm', 'install', '--silent', '--prefer-offline', `./${packed.filename}`, ...pinned)
+  writeFileSync(join(folder, 'package.json'), '{ "private": true, "type": "module" }')
+  const install = (...names: string[]): void => {
+    const pinned = names.map((name) => (name in devDependencies ? `${name}@${devDependencies[name]!}` : name))
+    run('npm', 'install', '--silent', '--prefer-offline', ...pinned)
+  }
+  install(`./${packed.filename}`)
+  for (const [entry, factory] of Object.entries(factories)) {
+    for (const type of ['mjs', 'cjs']) {
+      writeFileSync(join(folder, `alone.${type}`), aloneScript(entry, factory, type === 'mjs'))
+      const found = run(process.execPath, `alone.${type}`).trim()
+      if (found !== '{"code":"missing_dependency","unneeded":[]}')
+        throw new Error(`fieldstream/${entry} without its SDK, as ${type}: ${found}`)
+    }
+    console.log(`fieldstream/${entry} loads nothing else, and says which SDK is missing`)
+  }
+  install('@anthropic-ai/sdk', 'openai', 'ollama', '@google/genai', 'zod', '@types/node')
 
   const example = readFileSync(join(root, 'examples/quick-start.ts'), 'utf8')
   writeFileSync(join(folder, 'example.mjs'), example)
@@ -44,6 +85,14 @@ try {
       throw new Error(`${file} printed:\n${output}`)
     console.log(`${file} runs from the tarball`)
   }
+  for (const file of ['demo.ts', 'terminal.ts'])
+    writeFileSync(join(folder, file), readFileSync(join(root, 'examples', file)))
+  for (const name of [...Object.keys(factories), 'openai-chat']) {
+    const output = run(process.execPath, 'demo.ts', '--fast', '--provider', name)
+    if (!output.includes('complete  generate_final_answer_unified, valid'))
+      throw new Error(`The demo over ${name} printed:\n${output}`)
+  }
+  console.log('the demo runs from the tarball over every provider')
   for (const resolution of ['nodenext', 'bundler']) {
     const module = resolution === 'bundler' ? 'esnext' : resolution
     const options = [
