@@ -2,6 +2,7 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import ts from 'typescript'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { supportTable } from './conformance/support-table.ts'
 
 const root = join(import.meta.dirname, '..')
 const readme = readFileSync(join(root, 'README.md'), 'utf8')
@@ -61,6 +62,10 @@ test('every sample compiles', () => {
     .getPreEmitDiagnostics(program)
     .map(({ file, messageText }) => `${file?.fileName ?? ''}: ${ts.flattenDiagnosticMessageText(messageText, '\n')}`)
   expect(problems).toEqual([])
+})
+
+test('the table of what each provider supports is what the conformance suite tests', () => {
+  expect(readme).toContain(supportTable())
 })
 
 test('CI runs the test command that the README gives', () => {

@@ -14,7 +14,7 @@ import { OpenAI as LowestOpenAI } from 'lowest-openai'
 import { Ollama } from 'ollama'
 import { OpenAI } from 'openai'
 import { describe, expect, test } from 'vitest'
-import { recordingsOf } from './recordings.ts'
+import { recordingsIn } from './recordings.ts'
 
 const apiKey = 'none'
 
@@ -164,7 +164,7 @@ describe.each(Object.entries(sdks))('%s: the lowest supported version of the SDK
     expect(events.at(-1)).toBe('finish')
   })
 
-  const recordings = sdk.recordings.flatMap((folder) => recordingsOf(folder))
+  const recordings = recordingsIn(sdk.recordings)
   test.runIf(recordings.length > 0)(`reads all ${recordings.length} recordings as the newest does`, async () => {
     for (const recording of recordings) {
       const { lowest, newest } = await watchAll(sdk, recording)

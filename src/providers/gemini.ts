@@ -18,7 +18,7 @@ import { dropped, foreign, own as ownMetadata, toBase64, toJsonText } from '../w
 import { clientOf, environment, loadSdk } from '../wire/sdk-client.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
 import { type StrictRules, strictSchemaFor } from '../wire/strict-schema.ts'
-import { errorIn, messageIn, toHttpError } from '../wire/transport-errors.ts'
+import { errorIn, type HttpFailure, messageIn, toHttpError } from '../wire/transport-errors.ts'
 
 export type { WireLimits }
 
@@ -57,6 +57,7 @@ export interface GeminiOptions {
 }
 
 const providerName = 'gemini'
+const requestIdHeader = 'x-request-id'
 
 const geminiOptions: readonly (keyof GeminiOptions)[] = [
   'model',
@@ -102,7 +103,7 @@ export function gemini(options: GeminiOptions): Provider {
         provider: providerName,
         signal,
         limits,
-        requestIdHeader: 'x-request-id',
+        requestIdHeader,
         toReportedError,
         send: async () => {
           const isVertex = client ? client.vertexai === true : usesVertex(options)
@@ -213,6 +214,7 @@ async function send(
     return response
   }
   let chunks: unknown
+  signal.throwIfAborted()
   try {
     chunks = await client.models.generateContentStream({
       model,
@@ -268,7 +270,8 @@ function toApiError(error: unknown, inStream: boolean): unknown {
 }
 
 async function toStatusError({ status, headers, body }: Response): Promise<LLMError> {
-  return toServiceError(errorIn(body ? await readText(body) : ''), { status, headers })
+  const requestId = headers.get(requestIdHeader) ?? undefined
+  return toServiceError(errorIn(body ? await readText(body) : ''), { status, headers, requestId })
 }
 
 /** The error for `{ code, status, message }` that came after the response had begun. */
@@ -280,7 +283,7 @@ function toReportedError(error: unknown): LLMError {
 
 function toServiceError(
   error: unknown,
-  facts: { readonly status: number; readonly headers?: Headers; readonly inStream?: boolean },
+  facts: Pick<HttpFailure, 'status' | 'headers' | 'requestId' | 'inStream'>,
 ): LLMError {
   const { status: providerCode, details } = toMembers(error)
   const members = Array.isArray(details) ? details.map(toMembers) : []

@@ -1,0 +1,4 @@
+import { describeProvider } from './describe-provider.ts'
+import { geminiSubject } from './subjects/gemini.ts'
+
+describeProvider(geminiSubject)

@@ -1,0 +1,4 @@
+import { describeProvider } from './describe-provider.ts'
+import { ollamaSubject } from './subjects/ollama.ts'
+
+describeProvider(ollamaSubject)

@@ -1,0 +1,4 @@
+import { describeProvider } from './describe-provider.ts'
+import { openaiChatSubject } from './subjects/openai-chat.ts'
+
+describeProvider(openaiChatSubject)

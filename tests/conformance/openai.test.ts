@@ -1,0 +1,4 @@
+import { describeProvider } from './describe-provider.ts'
+import { openaiSubject } from './subjects/openai.ts'
+
+describeProvider(openaiSubject)
