@@ -19,6 +19,7 @@ const requestOptions: readonly string[] = [
   'raw',
   'fields',
   'onInvalid',
+  'onInterrupted',
   'signal',
 ] satisfies (keyof StreamRequest)[]
 
@@ -52,8 +53,19 @@ export function checkRequest(request: StreamRequest, provider: string): void {
   checkMessages(request.messages)
   checkTools(request.tools)
   checkToolChoice(request)
-  const { system, toolInput, maxTokens, temperature, topP, stop, reasoning, providerOptions, onInvalid, signal } =
-    request as unknown as Members
+  const {
+    system,
+    toolInput,
+    maxTokens,
+    temperature,
+    topP,
+    stop,
+    reasoning,
+    providerOptions,
+    onInvalid,
+    onInterrupted,
+    signal,
+  } = request as unknown as Members
   expect(system === undefined || typeof system === 'string', '`system` must be a string')
   expect(
     toolInput === undefined || ['auto', 'native', 'json', 'xml'].includes(toolInput as string),
@@ -75,6 +87,10 @@ export function checkRequest(request: StreamRequest, provider: string): void {
   expect(
     onInvalid === undefined || ['continue', 'abort'].includes(onInvalid as string),
     "`onInvalid` must be 'continue' or 'abort'",
+  )
+  expect(
+    onInterrupted === undefined || ['fail', 'restart'].includes(onInterrupted as string),
+    "`onInterrupted` must be 'fail' or 'restart'",
   )
   expect(signal === undefined || signal instanceof AbortSignal, '`signal` must be an AbortSignal')
   for (const [name, options] of Object.entries((providerOptions ?? {}) as Members)) {

@@ -1,4 +1,5 @@
 import type { Usage } from './events.ts'
+import type { AttemptFailure } from './provider.ts'
 import type { Snapshot } from './snapshot.ts'
 
 /** Stable identifiers of everything that can go wrong. Switch on these, never on a message. */
@@ -9,6 +10,7 @@ export type ErrorCode =
   | 'timeout'
   // ConnectionError
   | 'connection'
+  | 'unexpected_redirect'
   // HttpError
   | 'bad_request'
   | 'authentication'
@@ -40,6 +42,9 @@ export type ErrorCode =
   | 'limit_exceeded'
   // ToolError
   | 'tool_not_found'
+  // PolicyError
+  | 'attempts_exhausted'
+  | 'retry_budget_exhausted'
   // ConsumerError
   | 'consumer_error'
   | 'stream_consumed'
@@ -48,8 +53,19 @@ export type ErrorCode =
   | 'unsupported'
   | 'missing_dependency'
 
-/** Where in the life of a request an error arose. */
-export type ErrorPhase = 'request' | 'connect' | 'stream' | 'finalize' | 'validate' | 'consume'
+/** Where in the life of a request an error arose; of a timeout, which limit it was. */
+export type ErrorPhase =
+  | 'request'
+  | 'connect'
+  | 'first_byte'
+  | 'first_output'
+  | 'idle'
+  | 'progress'
+  | 'total'
+  | 'stream'
+  | 'finalize'
+  | 'validate'
+  | 'consume'
 
 /** Facts an error may carry; every one is optional. */
 export interface LLMErrorOptions {
@@ -103,6 +119,8 @@ export class LLMError extends Error {
   declare readonly position?: number
   /** Tokens reported before the failure; `undefined` where the provider had reported none. */
   declare readonly usage?: Usage
+  /** The attempts before this one, where there were several. Not enumerable. */
+  declare readonly attempts?: readonly AttemptFailure[]
   /** What had arrived: texts, raw arguments and their best-effort value. Never validated, never complete. */
   declare readonly partial?: Snapshot
 
@@ -186,11 +204,33 @@ export class AbortedError extends LLMError {
   }
 }
 
-/** Time ran out. `name` is `'TimeoutError'`. */
-export class LLMTimeoutError extends LLMError {}
+/** Time ran out; `phase` says for what. `name` is `'TimeoutError'`. */
+export class LLMTimeoutError extends LLMError {
+  /** The limit; `undefined` where an SDK's own ran out. */
+  declare readonly timeoutMs?: number
 
-/** No usable connection: refused, reset, DNS or TLS failure. */
-export class ConnectionError extends LLMError {}
+  constructor(code: ErrorCode, message: string, options: LLMErrorOptions & { timeoutMs?: number | undefined } = {}) {
+    super(code, message, options)
+    if (options.timeoutMs !== undefined) this.timeoutMs = options.timeoutMs
+  }
+}
+
+/** Why there is no connection. */
+export type ConnectionFailure = 'refused' | 'dns' | 'tls' | 'reset' | 'closed' | 'unknown'
+
+/** No usable connection. */
+export class ConnectionError extends LLMError {
+  readonly reason: ConnectionFailure
+
+  constructor(
+    code: ErrorCode,
+    message: string,
+    options: LLMErrorOptions & { reason?: ConnectionFailure | undefined } = {},
+  ) {
+    super(code, message, options)
+    this.reason = options.reason ?? 'unknown'
+  }
+}
 
 /** The provider answered with an HTTP error status. */
 export class HttpError extends LLMError {}
@@ -242,6 +282,17 @@ export class ToolError extends LLMError {
   }
 }
 
+/** No further attempt could be made. `cause` is the error of the last one, whose status and provider this error has. */
+export class PolicyError extends LLMError {
+  /** The error of each attempt, in order. Not enumerable. */
+  declare readonly errors: readonly LLMError[]
+
+  constructor(code: ErrorCode, message: string, errors: readonly LLMError[], options: LLMErrorOptions = {}) {
+    super(code, message, { ...options, cause: errors.at(-1) })
+    Object.defineProperty(this, 'errors', { value: errors })
+  }
+}
+
 /** The application's own code failed (a listener threw), or asked for a stream in a way it cannot be had. */
 export class ConsumerError extends LLMError {}
 
@@ -259,6 +310,7 @@ const names: [new (...args: never[]) => LLMError, string][] = [
   [OutputError, 'OutputError'],
   [LimitError, 'LimitError'],
   [ToolError, 'ToolError'],
+  [PolicyError, 'PolicyError'],
   [ConsumerError, 'ConsumerError'],
   [UsageError, 'UsageError'],
 ]

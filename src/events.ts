@@ -33,6 +33,8 @@ export interface StartEvent {
   /** The provider's id of the HTTP request, for its support. */
   readonly requestId?: string | undefined
   readonly toolInput: ToolInputChannel
+  /** Which attempt this is, counted from 1. */
+  readonly attempt?: number | undefined
   readonly warnings?: readonly LLMWarning[] | undefined
 }
 
@@ -113,6 +115,26 @@ export interface ProviderFinishEvent {
   readonly explanation?: string | undefined
 }
 
+/** A target that was asked. */
+export interface Target {
+  readonly provider: string
+  readonly model: string
+}
+
+/**
+ * The attempt whose output was seen failed, and another one has begun: all that was shown is void, and what follows counts from
+ * zero. Comes only where the request has `onInterrupted: 'restart'`.
+ */
+export interface RestartEvent {
+  readonly type: 'restart'
+  /** The number of the new attempt. */
+  readonly attempt: number
+  /** What ended the attempt before. */
+  readonly reason: { readonly code: string; readonly message: string }
+  readonly from: Target
+  readonly to: Target
+}
+
 /** What providers and middleware yield: the vocabulary every wire protocol is mapped to. */
 export type StreamEvent =
   | StartEvent
@@ -126,6 +148,7 @@ export type StreamEvent =
   | UsageEvent
   | WarningEvent
   | RawEvent
+  | RestartEvent
   | ProviderFinishEvent
 
 /** The next characters of a string field. All deltas of one `path`, joined, are its final value. */
@@ -192,6 +215,15 @@ export interface FinishEvent {
   readonly metrics: Metrics
 }
 
+/** How much of a field was shown before a `restart`. */
+export interface ShownText {
+  /** `undefined` for the plain text. */
+  readonly field: string | undefined
+  readonly path: string | undefined
+  /** Characters (UTF-16 code units). */
+  readonly length: number
+}
+
 /** A number that only grows, given to each event of one run. A delta that merged with earlier ones has the newest number. */
 export interface Sequenced {
   readonly seq: number
@@ -204,11 +236,18 @@ export type ResponseEvent<
 > = Sequenced &
   (
     | (StartEvent & { readonly attempt: number; readonly cached: boolean })
-    | TextDeltaEvent
+    | (TextDeltaEvent & {
+        /** Characters (UTF-16 code units) of the text so far, this delta included. */
+        readonly length: number
+      })
     | ReasoningDeltaEvent
     | ToolInputStartEvent
     | ToolInputDeltaEvent
     | ToolInputEndEvent
+    | (RestartEvent & {
+        /** How much of each field, and of the text (`path: undefined`), was shown. */
+        readonly shown: readonly ShownText[]
+      })
     | Field
     | Call
     | RawEvent

@@ -1,17 +1,62 @@
+import type { LLMError } from './errors.ts'
 import type { StreamEvent, ToolInputChannel } from './events.ts'
 import type { LLMRequest } from './request.ts'
 
-/** What a provider is told about the run besides the request. */
+/** Limits of time for one attempt, in milliseconds; `false` is none. Time in which nobody asks for more does not count. */
+export interface AttemptTimeouts {
+  /** Until the response begins. Default 60,000. */
+  readonly firstByte?: number | false | undefined
+  /** Until the first text, reasoning or tool call. Default 120,000. */
+  readonly firstOutput?: number | false | undefined
+  /** Between two reads of the response. Default 60,000. */
+  readonly idle?: number | false | undefined
+  /** Between two pieces of the answer; what only keeps a connection alive is none. Default 120,000. */
+  readonly progress?: number | false | undefined
+}
+
+/** An attempt that failed and was followed by another. */
+export interface AttemptFailure {
+  /** Counted from 1. */
+  readonly attempt: number
+  readonly provider: string | undefined
+  readonly model: string | undefined
+  readonly error: LLMError
+  /** Whether the same target is tried again, or another one. */
+  readonly next: 'retry' | 'fallback'
+  /** Until the next attempt, in milliseconds. */
+  readonly delayMs: number
+}
+
+/** What a provider or middleware is told about the run besides the request; to be passed on with what it adds. */
 export interface ProviderContext {
   /** Fires when the run is over for any reason; the provider closes its connection. Fresh for each run. */
   readonly signal: AbortSignal
-  /** Counted from 1. */
+  /** The number of the attempt that is to be made, counted from 1. */
   readonly attempt: number
+  /** Limits of each attempt, where they are not the default. */
+  readonly timeouts?: AttemptTimeouts | undefined
+  /** Limits of the whole run. */
+  readonly deadline?: Deadline | undefined
+  /** Whether reasoning is shown to anybody: where it is not, an attempt that only thought can be repeated unseen. */
+  readonly showsReasoning?: boolean | undefined
+  /** To be told of an attempt that failed when another is to follow. */
+  readonly onAttemptFailed?: ((failure: AttemptFailure) => void) | undefined
+}
+
+/** When a run has to be over. */
+export interface Deadline {
+  /** Milliseconds that are left; `Infinity` where there is no limit. */
+  readonly remainingMs: number
+  /** Sets how many milliseconds the run may take from its beginning on; `false` is no limit. */
+  limit(total: number | false): void
+  /** Sets how many milliseconds validators may take. */
+  limitValidation(milliseconds: number | false): void
 }
 
 /**
  * Events in order. `for await` gives them singly. A source that reads from a network also offers `batches()`,
- * all events of one read at a time, so that an event does not cost a promise; middleware need not.
+ * all events of one read at a time, so that an event does not cost a promise; middleware need not. An empty batch says that
+ * something came which is no event: the head of the response, a part of an event, a sign of life.
  */
 export interface StreamEvents extends AsyncIterable<StreamEvent> {
   batches?(): AsyncIterator<readonly StreamEvent[], unknown, undefined>
@@ -27,6 +72,10 @@ export interface Provider {
    * Default: `'native'`.
    */
   toolInput?(request: LLMRequest): ToolInputChannel
+  /** The limits of an attempt where this service needs others than the default. */
+  readonly timeouts?: AttemptTimeouts | undefined
+  /** The providers that this one chooses among; it then takes care of each attempt itself. */
+  readonly members?: readonly Provider[] | undefined
   /**
    * Sends the request when first pulled and maps what comes back. Ends after `finish`; fails with an `LLMError`
    * where the connection ends without the protocol's terminal evidence.

@@ -120,6 +120,11 @@ export interface LLMRequest {
   /** Texts that end the answer where the model writes them. */
   readonly stop?: readonly string[] | undefined
   readonly reasoning?: Reasoning | undefined
+  /**
+   * What becomes of an attempt that fails when some of its output was seen already. Default `'fail'`. `'restart'` lets `retry()`
+   * and `fallback()` begin anew, after a `restart` event.
+   */
+  readonly onInterrupted?: 'fail' | 'restart' | undefined
   /** By provider name, passed through as they are: `{ anthropic: { top_k: 5 } }`. */
   readonly providerOptions?: Readonly<Record<string, Readonly<Record<string, unknown>>>> | undefined
   /** Also emit the provider's own events, as `raw`. Default false. */

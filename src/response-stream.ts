@@ -135,6 +135,7 @@ export class ResponseStream<
   #hasLoop = false
   #hasFinished = false
   #seq = 0
+  #textLength = 0
   /** What is wrong with the output in the eyes of `field()`. */
   #watchError: LLMError | undefined
 
@@ -464,14 +465,15 @@ export class ResponseStream<
       case 'start':
         this.#start ??= event
         this.#warnings.push(...(event.warnings ?? []))
-        this.#emit({ ...event, attempt: 1, cached: false, seq: ++this.#seq })
+        this.#emit({ ...event, attempt: event.attempt ?? 1, cached: false, seq: ++this.#seq })
         return
       case 'text-delta':
         this.#metrics.onText()
         this.#metrics.onCharacters(event.delta.length)
         // Before any listener hears of it: one that asks for another `field()` reads the text as it is by now.
         if (this.#isOutput) for (const watcher of this.#watchers) this.#watchOutput(watcher, event.delta)
-        this.#emit({ type: 'text-delta', delta: event.delta, seq: ++this.#seq })
+        this.#textLength += event.delta.length
+        this.#emit({ type: 'text-delta', delta: event.delta, length: this.#textLength, seq: ++this.#seq })
         if (this.#isOutput) this.#accumulate(event)
         return
       case 'reasoning-delta':
@@ -506,6 +508,7 @@ export class ResponseStream<
         this.#accumulate(event)
         this.#complete(event)
         return
+      case 'restart':
       case 'part':
       case 'part-end':
         return

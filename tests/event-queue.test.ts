@@ -7,7 +7,7 @@ import { collect, collectUntilError, rejectionOf, turn } from './support.ts'
 type Delta = Extract<ResponseEvent, { readonly delta: string }>
 
 let seq = 0
-const text = (delta: string): ResponseEvent => ({ type: 'text-delta', delta, seq: ++seq })
+const text = (delta: string): ResponseEvent => ({ type: 'text-delta', delta, length: ++seq, seq })
 /** One delta of text for each letter. */
 const texts = (letters: string): ResponseEvent[] => letters.split('').map(text)
 const reasoning = (delta: string): ResponseEvent => ({ type: 'reasoning-delta', delta, seq: ++seq })
