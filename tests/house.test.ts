@@ -112,6 +112,12 @@ const rules: Record<string, Rule> = {
     isIn('tool-stream', name) && isOurs && !contracts.has(target) && !isIn('tool-stream', target),
   'the tool channels know only contracts and themselves': ({ name }, { isOurs, target }) =>
     isIn('tool-input', name) && isOurs && !contracts.has(target) && !isIn('tool-input', target),
+  'attempts know only contracts, themselves and how tools are called': ({ name }, { isOurs, target }) =>
+    isIn('attempts', name) &&
+    isOurs &&
+    !contracts.has(target) &&
+    !isIn('attempts', target) &&
+    target !== 'tool-input/with-tool-input',
   'nothing but the test helpers imports the test helpers': ({ name }, { isOurs, target }) =>
     !isIn('testing', name) && isOurs && isIn('testing', target),
   'only entry files name concrete providers and middleware': ({ name }, { isOurs, target }) =>
@@ -211,6 +217,11 @@ describe('a breach of the house rules is noticed', () => {
       'tool-stream/x',
       "import { EventQueue } from '../event-queue.ts'",
       'the tool stream knows only contracts and itself',
+    ],
+    [
+      'attempts/retry',
+      "import { anthropic } from '../providers/anthropic.ts'",
+      'attempts know only contracts, themselves and how tools are called',
     ],
     [
       'client',

@@ -7,11 +7,10 @@ import { xmlChannel } from './xml-channel.ts'
 const channels: Readonly<Record<TextChannel['name'], TextChannel>> = { json: jsonChannel, xml: xmlChannel }
 
 /**
- * The `stream` of a provider, with tools called through the channel that the request names, or that `'auto'` means to the
+ * `stream`, which asks a provider, with tools called through the channel that the request names, or that `'auto'` means to the
  * provider. One that has no opinion gets the request as it is: it may be made of others that have.
  */
-export function withToolInput(provider: Provider): StreamFunction {
-  const stream: StreamFunction = (request, context) => provider.stream(request, context)
+export function withToolInput(provider: Provider, stream: StreamFunction): StreamFunction {
   return (request, context) => {
     const { tools = [], toolInput = 'auto' } = request
     const channel = toolInput === 'auto' ? provider.toolInput?.(request) : toolInput

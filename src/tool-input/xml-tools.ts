@@ -26,6 +26,8 @@ export function xmlTools(provider: Provider): Provider {
   return {
     name,
     model,
+    timeouts: provider.timeouts,
+    members: provider.members,
     stream(request, context) {
       if (!concernsTools(request)) return stream(request, context)
       const { toolInput = 'auto' } = request
