@@ -1,16 +1,12 @@
+import { once } from 'node:events'
 import { isDeepStrictEqual } from 'node:util'
-import {
-  isLLMError,
-  type LLMError,
-  type LLMResponse,
-  type ResponseEvent,
-  StreamingLLMClient,
-  tool,
-} from 'fieldstream'
+import { constants, createGzip, gunzipSync } from 'node:zlib'
+import { isLLMError, type LLMError, type LLMResponse, type ResponseEvent, StreamingLLMClient, tool } from 'fieldstream'
 import { simulate } from 'fieldstream/testing'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, onTestFinished, test } from 'vitest'
 import { subjects } from './conformance/subjects/index.ts'
 import type { Subject } from './conformance/subject.ts'
+import { startFaultServer } from './faults/fault-server.ts'
 import { collectUntilError } from './support.ts'
 
 const string = { type: 'string' } as const
@@ -25,11 +21,13 @@ const inputs: readonly { readonly message: string }[] = [
 const text = 'Gerne: 3 < 4 🎉'
 const reasoning = 'Sie möchten feiern.'
 
-/** Text, reasoning and two calls, as the service sends them. */
-function bodyOf({ name }: Subject): Buffer {
+/** Text, reasoning and two calls, as the service sends them; with the places where events end. */
+function answerBy({ name }: Subject): { readonly body: Buffer; readonly ends: readonly number[] } {
   const calls = inputs.map((input, i) => ({ tool: tools[i]!.name, input }))
-  const source = simulate(calls, { provider: name, reasoning, text, deltaChars: 16 })
-  return Buffer.from(source({ url: '', method: 'POST', headers: new Headers(), body: {} }).body as string)
+  const source = simulate(calls, { provider: name, reasoning, text, deltaChars: 24 })
+  const { body, reads } = source({ url: '', method: 'POST', headers: new Headers(), body: {} })
+  let end = 0
+  return { body: Buffer.from(body as string), ends: reads!.map((length) => (end += length)) }
 }
 
 type Ending = 'FIN' | 'RST'
@@ -56,9 +54,9 @@ interface Seen {
   readonly error: unknown
 }
 
-async function run(client: StreamingLLMClient): Promise<Seen> {
+async function run(client: StreamingLLMClient, content = 'Hello'): Promise<Seen> {
   const stream = client.stream({
-    messages: [{ role: 'user', content: 'Hello' }],
+    messages: [{ role: 'user', content }],
     tools,
     fields: { message: 'message', options: 'options[*]' },
   })
@@ -70,7 +68,7 @@ async function run(client: StreamingLLMClient): Promise<Seen> {
 
 /** What is wrong with an answer that is there; `undefined` where nothing is. */
 function faultOfWhole(seen: Seen, whole: Seen): string | undefined {
-  if (!seen.response) return `failed after the evidence: ${String(seen.error)}`
+  if (!seen.response) return `failed after the evidence: ${(seen.error as Error).message}`
   if (!isDeepStrictEqual(answerOf(seen.response), answerOf(whole.response!))) return 'another answer than the uncut one'
   if (!isDeepStrictEqual(seen.content, whole.content)) return 'other events than those of the uncut one'
   return undefined
@@ -84,7 +82,7 @@ function answerOf({ usage: _usage, metrics: _metrics, warnings: _warnings, ...an
 /** What is wrong with how a run ended that was cut before the evidence; `undefined` where nothing is. */
 function faultOfCut({ events, content, response, error }: Seen, whole: Seen, ending: Ending): string | undefined {
   if (response || error === undefined) return 'was taken for complete'
-  if (!isLLMError(error)) return `an error that is none of ours: ${String(error)}`
+  if (!isLLMError(error)) return `an error that is none of ours: ${(error as Error).message}`
   const { name, code, retryable, phase, provider, model } = error
   const isEmpty = ending === 'FIN' && events.length === 0 && code === 'empty_response'
   if (name !== 'StreamError' || (code !== 'stream_truncated' && !isEmpty)) return `${name} ${code}`
@@ -119,9 +117,9 @@ function contentOf(events: readonly ResponseEvent[]): Record<string, string> {
     else if (event.type === 'reasoning-delta') add('reasoning', event.delta)
     else if (event.type === 'tool-input-start') ids.push(event.toolCallId)
     else if (event.type === 'tool-input-delta') add(`input ${ids.indexOf(event.toolCallId)}`, event.delta)
-    else if (event.type === 'field-delta')
-      add(`field ${ids.indexOf(event.toolCallId!)} ${event.path}`, event.delta)
-    else if (event.type === 'field-end') add(`value ${ids.indexOf(event.toolCallId!)} ${event.path}`, String(event.value))
+    else if (event.type === 'field-delta') add(`field ${ids.indexOf(event.toolCallId!)} ${event.path}`, event.delta)
+    else if (event.type === 'field-end')
+      add(`value ${ids.indexOf(event.toolCallId!)} ${event.path}`, String(event.value))
   }
   return content
 }
@@ -153,7 +151,7 @@ function cutFetch({ wire }: Subject, bytes: Uint8Array, readSize: number, ending
 }
 
 describe.each(subjects)('an answer of $name', (subject) => {
-  const body = bodyOf(subject)
+  const { body } = answerBy(subject)
   let fetch: typeof globalThis.fetch
   const provider = subject.create({ apiKey: 'none', fetch: (...request) => fetch(...request) })
   const client = new StreamingLLMClient({ provider })
@@ -181,5 +179,148 @@ describe.each(subjects)('an answer of $name', (subject) => {
       if (fault !== undefined) faults.push(`after ${length} of ${body.length} bytes: ${fault}`)
     }
     expect(faults).toEqual([])
+  })
+})
+
+/** A cut over the network. */
+interface Plan {
+  /** What the server sends. */
+  readonly sent: Uint8Array
+  /** How many bytes of the body that is, decoded. */
+  readonly length: number
+  readonly way: Way
+  /** Settles when all of it was read. */
+  readonly arrived: PromiseWithResolvers<undefined>
+}
+
+/** How a server ends a connection, and what that looks like to whoever reads the body. */
+interface Way {
+  readonly framing: 'close' | 'chunked'
+  readonly end: 'close' | 'reset'
+  readonly ending: Ending
+  /** Whether it is tried between events too. */
+  readonly isEverywhere: boolean
+}
+
+const ways: readonly Way[] = [
+  { framing: 'chunked', end: 'reset', ending: 'RST', isEverywhere: true },
+  { framing: 'chunked', end: 'close', ending: 'RST', isEverywhere: false },
+  { framing: 'close', end: 'close', ending: 'FIN', isEverywhere: true },
+  // Node's `fetch` takes whatever ends such a body for its end.
+  { framing: 'close', end: 'reset', ending: 'FIN', isEverywhere: false },
+]
+
+/** Tells a request's plan. */
+const planNumber = /plan (\d+)/
+
+/** The global `fetch`, saying when what was planned has been read: a connection that breaks earlier takes it along. */
+function tellingFetch(plans: readonly Plan[]): typeof globalThis.fetch {
+  return async (input, init) => {
+    const { length, arrived } = plans[Number(planNumber.exec(init?.body as string)![1])]!
+    const response = await globalThis.fetch(input, init)
+    if (length === 0) arrived.resolve(undefined)
+    const reader = response.body!.getReader()
+    let read = 0
+    const body = new ReadableStream<Uint8Array>(
+      {
+        async pull(controller) {
+          const { done, value } = await reader.read()
+          if (done) controller.close()
+          else {
+            controller.enqueue(value)
+            read += value.length
+            if (read >= length) setImmediate(arrived.resolve, undefined)
+          }
+        },
+        cancel: (reason) => reader.cancel(reason),
+      },
+      { highWaterMark: 0 },
+    )
+    return new Response(body, response)
+  }
+}
+
+/** As a server compresses a stream: each event can be read when it has come. With the places where they end. */
+async function compressed(body: Buffer, ends: readonly number[]): Promise<{ body: Buffer; ends: number[] }> {
+  const gzip = createGzip()
+  const pieces: Buffer[] = []
+  gzip.on('data', (piece: Buffer) => pieces.push(piece))
+  const compressedEnds: number[] = []
+  let start = 0
+  for (const end of ends) {
+    gzip.write(body.subarray(start, end))
+    await new Promise<void>((resolve) => gzip.flush(resolve))
+    compressedEnds.push(Buffer.concat(pieces).length)
+    start = end
+  }
+  gzip.end()
+  await once(gzip, 'end')
+  return { body: Buffer.concat(pieces), ends: compressedEnds }
+}
+
+/** How much of the body the beginning of a compressed one holds. */
+function decodedLength(bytes: Uint8Array): number {
+  return bytes.length === 0 ? 0 : gunzipSync(bytes, { finishFlush: constants.Z_SYNC_FLUSH }).length
+}
+
+/** Around the ends of events, and here and there between them. */
+function placesIn({ length }: Uint8Array, ends: readonly number[]): number[] {
+  const near = ends.flatMap((end) => [end - 2, end - 1, end, end + 1, end + 2])
+  const between = Array.from({ length: Math.floor(length / 37) }, (_, i) => i * 37)
+  const places = new Set([0, 1, ...near, ...between, length - 8, length - 1, length])
+  return [...places].filter((place) => place >= 0 && place <= length).sort((a, b) => a - b)
+}
+
+async function inParallel<Item>(items: readonly Item[], count: number, act: (item: Item, i: number) => Promise<void>) {
+  let next = 0
+  const work = async (): Promise<void> => {
+    for (let i = next++; i < items.length; i = next++) await act(items[i]!, i)
+  }
+  await Promise.all(Array.from({ length: count }, work))
+}
+
+describe.each(subjects)('an answer of $name over a real connection', (subject) => {
+  const { body, ends } = answerBy(subject)
+
+  async function faultsOf(plans: readonly Plan[], headers: Readonly<Record<string, string>>): Promise<string[]> {
+    const server = await startFaultServer(({ body: request }) => {
+      const { sent, way, arrived } = plans[Number(planNumber.exec(request)![1])]!
+      const head = { headers: { 'content-type': subject.wire.contentType, ...headers }, framing: way.framing }
+      return [{ head }, sent, { wait: () => arrived.promise }, { end: way.end }]
+    })
+    onTestFinished(() => server.stop())
+    const provider = subject.create({ apiKey: 'none', baseURL: server.baseURL, fetch: tellingFetch(plans) })
+    const client = new StreamingLLMClient({ provider })
+    const enough = evidence[subject.name](body)
+    const faults: string[] = []
+    const whole = await run(client, `plan ${plans.length - 1}`)
+    await inParallel(plans, 24, async ({ sent, length, way }, i) => {
+      const { framing, end, ending } = way
+      const seen = await run(client, `plan ${i}`)
+      const fault = length >= enough[ending] ? faultOfWhole(seen, whole) : faultOfCut(seen, whole, ending)
+      if (fault !== undefined) faults.push(`${framing}, ${end} after ${sent.length} bytes, decoded ${length}: ${fault}`)
+    })
+    expect(server.requests.length).toBe(plans.length + 1)
+    return faults
+  }
+
+  const plansFor = (bytes: Buffer, eventEnds: readonly number[], lengthOf: (sent: Uint8Array) => number): Plan[] =>
+    ways.flatMap((way) =>
+      (way.isEverywhere ? placesIn(bytes, eventEnds) : eventEnds).map((place) => {
+        const sent = bytes.subarray(0, place)
+        return { sent, length: lengthOf(sent), way, arrived: Promise.withResolvers<undefined>() }
+      }),
+    )
+
+  test('cut anywhere is whole or an error', async () => {
+    const plans = plansFor(body, ends, ({ length }) => length)
+    expect(await faultsOf(plans, {})).toEqual([])
+  })
+
+  test('cut anywhere in its compressed bytes is whole or an error', async () => {
+    const gzip = await compressed(body, ends)
+    expect(decodedLength(gzip.body)).toBe(body.length)
+    const plans = plansFor(gzip.body, gzip.ends, decodedLength)
+    expect(await faultsOf(plans, { 'content-encoding': 'gzip' })).toEqual([])
   })
 })
