@@ -133,10 +133,10 @@ describe('retry()', () => {
     expect(failures.map(({ error }) => error.code)).toEqual(['overloaded', 'stream_truncated'])
   })
 
-  test.each([
+  test.each<[string, Error]>([
     ['an error that says so', badRequest()],
     ['a malformed answer', new OutputError('invalid_json', 'No JSON.')],
-    ['an error of somebody else', new Error('no') as LLMError],
+    ['an error of somebody else', new Error('no')],
   ])('does not repeat %s', async (_, error) => {
     const provider = attempts([error], hello)
     await rejectionOf(settled(retried(provider).final()))
