@@ -120,6 +120,8 @@ export function ollama(options: OllamaOptions): Provider {
   return {
     name: providerName,
     model,
+    // The server may have to load the model first.
+    timeouts: { firstByte: 600_000, firstOutput: 600_000 },
     // Its own calls come in one piece, and cannot be forced.
     toolInput: (request) => (canCallAsJson(request) ? 'json' : 'native'),
     stream,
