@@ -1,3 +1,4 @@
+import { attemptOf } from './attempts/attempt.ts'
 import { checkOptions } from './check-options.ts'
 import { checkRequest } from './check-request.ts'
 import { type LLMError, UsageError } from './errors.ts'
@@ -13,12 +14,11 @@ import type {
 } from './field-types.ts'
 import { composeMiddleware, type Middleware, type StreamFunction } from './middleware.ts'
 import { type OutputDefinition, toOutputFormat } from './output-format.ts'
-import type { Provider } from './provider.ts'
+import type { AttemptFailure, Provider } from './provider.ts'
 import type { LLMRequest, ToolChoice } from './request.ts'
 import { ResponseStream } from './response-stream.ts'
 import type { JsonSchema } from './schema.ts'
 import { schemaHasPath } from './schema-path.ts'
-import { withToolInput } from './tool-input/with-tool-input.ts'
 import { FieldExtractorRegistry } from './tool-stream/field-extractor-registry.ts'
 import { parseFieldPath } from './tool-stream/field-path.ts'
 import {
@@ -42,6 +42,8 @@ export interface ClientOptions<DefaultFields extends Fields = Fields> {
   readonly accumulator?: ((options: AccumulatorOptions) => StreamAccumulator) | undefined
   /** Hears of every run that fails, cancelled ones excepted, and of listeners that throw. */
   readonly onError?: ((error: LLMError) => void) | undefined
+  /** Hears of every attempt that failed and is followed by another. */
+  readonly onAttempt?: ((failure: AttemptFailure) => void) | undefined
 }
 
 /** One request: what the model is asked, and what of its answer is to be streamed. */
@@ -70,6 +72,7 @@ const clientOptions: readonly string[] = [
   'limits',
   'accumulator',
   'onError',
+  'onAttempt',
 ] satisfies (keyof ClientOptions)[]
 
 /** Asks a model, and streams the fields of its answer while it is written. */
@@ -89,16 +92,16 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
       )
     }
     checkOptions('StreamingLLMClient', options, clientOptions)
-    const { middleware = [], accumulator, onError } = options
+    const { middleware = [], accumulator, onError, onAttempt } = options
     if (!Array.isArray(middleware)) throw new UsageError('invalid_argument', '`middleware` must be a list.')
-    for (const [name, option] of Object.entries({ accumulator, onError })) {
+    for (const [name, option] of Object.entries({ accumulator, onError, onAttempt })) {
       if (option !== undefined && typeof option !== 'function')
         throw new UsageError('invalid_argument', `\`${name}\` must be a function.`)
     }
     checkLimits(options.limits)
     this.#options = options
     this.#fields = toRegistry(options.fields)
-    this.#stream = composeMiddleware(middleware, withToolInput(provider))
+    this.#stream = composeMiddleware(middleware, attemptOf(provider))
   }
 
   /**
@@ -138,23 +141,25 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
     // A registry may serve many requests; fields that a request spells out are for its own tools and output.
     if (definitions !== undefined && !isRegistry(definitions))
       for (const { path, tool } of fields.extractors) checkPath(path, payloads, tool)
-    const { provider, accumulator, limits, onError } = this.#options
+    const { provider, accumulator, limits, onError, onAttempt } = this.#options
     const mayCallTools = (llmRequest.tools ?? []).length > 0 && llmRequest.toolChoice !== 'none'
     return new ResponseStream({
       stream: this.#stream,
       request: llmRequest,
       provider: provider.name,
       model: provider.model,
-      accumulator: (accumulator ?? ((given) => new ToolStreamAccumulator(given)))({
-        fields,
-        limits,
-        ...(format && { output: mayCallTools ? 'optional' : 'required' }),
-      }),
+      createAccumulator: () =>
+        (accumulator ?? ((given) => new ToolStreamAccumulator(given)))({
+          fields,
+          limits,
+          ...(format && { output: mayCallTools ? 'optional' : 'required' }),
+        }),
       fieldNames: new Set(fields.extractors.map(({ field }) => field)),
       onInvalid,
       signal,
       checkPath: (path) => checkPath(path, payloads),
       onError,
+      onAttempt,
     })
   }
 }

@@ -148,12 +148,25 @@ export function isLLMError(error: unknown): error is LLMError {
   return typeof error === 'object' && error !== null && brand in error
 }
 
+/** An error of anybody's as one of ours. */
+export function asLLMError(error: unknown, phase: ErrorPhase): LLMError {
+  if (isLLMError(error)) return error
+  return new StreamError('provider_error', 'The provider, or what stands before it, failed. See `cause`.', {
+    phase,
+    cause: error,
+  })
+}
+
 /**
  * Adds facts that only an outer layer knows (provider, model, attempt, partial …); those already set stay.
  */
 export function describeError<E extends LLMError>(
   error: E,
-  facts: LLMErrorOptions & { usage?: Usage | undefined; partial?: (() => Snapshot) | undefined },
+  facts: LLMErrorOptions & {
+    usage?: Usage | undefined
+    partial?: (() => Snapshot) | undefined
+    attempts?: readonly AttemptFailure[] | undefined
+  },
 ): E {
   for (const name of [
     'phase',
@@ -176,6 +189,9 @@ export function describeError<E extends LLMError>(
   }
   if (facts.providerMessage !== undefined && error.providerMessage === undefined) {
     Object.defineProperty(error, 'providerMessage', { value: facts.providerMessage, configurable: true })
+  }
+  if (facts.attempts && facts.attempts.length > 0 && !('attempts' in error)) {
+    Object.defineProperty(error, 'attempts', { value: facts.attempts, configurable: true })
   }
   const { partial } = facts
   if (partial && !('partial' in error)) {

@@ -201,6 +201,8 @@ export interface Metrics {
   readonly timeToFirstTextMs: number | undefined
   readonly timeToFirstFieldMs: number | undefined
   readonly durationMs: number
+  /** How often a provider was asked. */
+  readonly attempts: number
   /** Network reads, or events where the provider does not hand out reads. */
   readonly chunks: number
   /** Characters of text, reasoning and tool arguments. */

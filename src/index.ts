@@ -46,8 +46,14 @@ export type { ScannerLimits } from './tool-stream/argument-scanner.ts'
 export type { PartialToolCall, Snapshot } from './snapshot.ts'
 export { xmlTools } from './tool-input/xml-tools.ts'
 
+export { fallback } from './attempts/fallback.ts'
+export type { FallbackOptions } from './attempts/fallback.ts'
+export { retry } from './attempts/retry.ts'
+export type { RetryOptions } from './attempts/retry.ts'
+export { timeout } from './attempts/timeout.ts'
+export type { TimeoutOptions } from './attempts/timeout.ts'
 export { fromBatches } from './provider.ts'
-export type { Provider, ProviderContext, StreamEvents } from './provider.ts'
+export type { AttemptFailure, AttemptTimeouts, Deadline, Provider, ProviderContext, StreamEvents } from './provider.ts'
 export type { Middleware, StreamFunction } from './middleware.ts'
 
 export {
@@ -60,11 +66,12 @@ export {
   LLMError,
   LLMTimeoutError,
   OutputError,
+  PolicyError,
   StreamError,
   ToolError,
   UsageError,
 } from './errors.ts'
-export type { ErrorCode, ErrorPhase, LLMErrorOptions, OutputIssue } from './errors.ts'
+export type { ConnectionFailure, ErrorCode, ErrorPhase, LLMErrorOptions, OutputIssue } from './errors.ts'
 
 export type {
   FieldDeltaEvent,
@@ -79,9 +86,12 @@ export type {
   RawEvent,
   ReasoningDeltaEvent,
   ResponseEvent,
+  RestartEvent,
   Sequenced,
+  ShownText,
   StartEvent,
   StreamEvent,
+  Target,
   TextDeltaEvent,
   ToolCallEvent,
   ToolInputChannel,

@@ -5,9 +5,11 @@ import {
   ConsumerError,
   describeError,
   type ErrorPhase,
+  asLLMError,
   isLLMError,
   type LLMError,
   type LLMErrorOptions,
+  LLMTimeoutError,
   OutputError,
   StreamError,
   UsageError,
@@ -19,6 +21,7 @@ import type {
   Metrics,
   ProviderFinishEvent,
   ResponseEvent,
+  RestartEvent,
   StartEvent,
   StreamEvent,
   ToolCallEvent,
@@ -28,7 +31,9 @@ import type {
 import type { CheckedPath, ValueAt } from './field-types.ts'
 import type { StreamFunction } from './middleware.ts'
 import type { AssistantMessage, LLMRequest, LLMWarning } from './request.ts'
-import { toBatches } from './provider.ts'
+import { RunDeadline } from './attempts/run-deadline.ts'
+import { type AttemptFailure, type ProviderContext, toBatches } from './provider.ts'
+import { ShownTexts } from './shown-text.ts'
 import { RunMetrics } from './run-metrics.ts'
 import type { Snapshot } from './snapshot.ts'
 import { FieldWatcher } from './tool-stream/field-watcher.ts'
@@ -65,7 +70,8 @@ export interface RunOptions {
   readonly request: LLMRequest
   readonly provider: string
   readonly model: string
-  readonly accumulator: StreamAccumulator
+  /** Called for the run, and again for each attempt that begins anew. */
+  readonly createAccumulator: () => StreamAccumulator
   /** The names of the fields that may be reported. */
   readonly fieldNames: ReadonlySet<string>
   readonly onInvalid: 'continue' | 'abort'
@@ -73,6 +79,7 @@ export interface RunOptions {
   /** Throws where a path cannot exist in the schemas of the tools and the output. */
   readonly checkPath: (path: string) => void
   readonly onError: ((error: LLMError) => void) | undefined
+  readonly onAttempt: ((failure: AttemptFailure) => void) | undefined
 }
 
 const listenable: ReadonlySet<string> = new Set([
@@ -86,6 +93,7 @@ const listenable: ReadonlySet<string> = new Set([
   'field-end',
   'tool-call',
   'finish',
+  'restart',
   'raw',
   'error',
 ] satisfies (ResponseEvent['type'] | 'error')[])
@@ -125,8 +133,12 @@ export class ResponseStream<
   readonly #guarded = new Map<string, Map<Listener, Listener>>()
   readonly #queues = new Set<EventQueue<ResponseEvent>>()
   readonly #watchers = new Set<FieldWatcher>()
-  readonly #message = new AssistantMessageBuilder()
-  readonly #warnings: LLMWarning[] = []
+  /** The attempts that failed, and what of them was seen. */
+  readonly #failures: AttemptFailure[] = []
+  readonly #shown: ShownTexts | undefined
+  #accumulator: StreamAccumulator
+  #message = new AssistantMessageBuilder()
+  #warnings: LLMWarning[] = []
 
   #source: Batches | undefined
   #isReading = false
@@ -148,9 +160,12 @@ export class ResponseStream<
   #start: StartEvent | undefined
   #usage: Usage | undefined
   #metrics = new RunMetrics()
+  #deadline: RunDeadline | undefined
 
   constructor(options: RunOptions) {
     this.#options = options
+    this.#accumulator = options.createAccumulator()
+    if (options.request.onInterrupted === 'restart') this.#shown = new ShownTexts()
   }
 
   /** All events. One loop per stream; it cancels the run when it is left early. */
@@ -220,7 +235,7 @@ export class ResponseStream<
       const watcher = new FieldWatcher(path, (value) => (isLate ? found.push(value) : resolve(value)))
       this.#watchers.add(watcher)
       try {
-        for (const { toolCallId, inputText } of this.#options.accumulator.snapshot().toolCalls)
+        for (const { toolCallId, inputText } of this.#accumulator.snapshot().toolCalls)
           watcher.write(toolCallId, inputText)
         const error = this.#isOutput ? this.#watchOutput(watcher, this.#message.text) : undefined
         if (error && this.#hasFinished) throw error
@@ -256,7 +271,7 @@ export class ResponseStream<
 
   /** What has arrived so far, put together on demand. Nothing in it is validated. */
   snapshot(): Snapshot {
-    return { text: this.#message.text, reasoning: this.#message.reasoning, ...this.#options.accumulator.snapshot() }
+    return { text: this.#message.text, reasoning: this.#message.reasoning, ...this.#accumulator.snapshot() }
   }
 
   /** Stops the run: closes the connection, and ends every loop and promise with an `AbortedError` that carries `reason`. */
@@ -375,11 +390,7 @@ export class ResponseStream<
   }
 
   #report(error: LLMError): void {
-    try {
-      this.#options.onError?.(error)
-    } catch {
-      // A hook for errors that fails has nobody left to tell.
-    }
+    callHook(this.#options.onError, error)
   }
 
   #onSettled(callback: () => void): void {
@@ -428,7 +439,21 @@ export class ResponseStream<
     // Not earlier: a stream that nobody uses leaves no listener behind.
     signal?.addEventListener('abort', this.#onSignal)
     this.#metrics = new RunMetrics()
-    return toBatches(this.#options.stream(this.#options.request, { signal: this.#controller.signal, attempt: 1 }))
+    this.#deadline = new RunDeadline((total) => this.#fail(outOfTime(total)))
+    const context: ProviderContext = {
+      signal: this.#controller.signal,
+      attempt: 1,
+      deadline: this.#deadline,
+      showsReasoning: this.#hasLoop || this.#emitter.listenerCount('reasoning-delta') > 0,
+      onAttemptFailed: (failure) => this.#onAttemptFailed(failure),
+    }
+    return toBatches(this.#options.stream(this.#options.request, context))
+  }
+
+  #onAttemptFailed(failure: AttemptFailure): void {
+    if (this.#isSettled) return
+    this.#failures.push(failure)
+    callHook(this.#options.onAttempt, failure)
   }
 
   #onBatch(batch: readonly StreamEvent[] | undefined): void {
@@ -473,7 +498,7 @@ export class ResponseStream<
         // Before any listener hears of it: one that asks for another `field()` reads the text as it is by now.
         if (this.#isOutput) for (const watcher of this.#watchers) this.#watchOutput(watcher, event.delta)
         this.#textLength += event.delta.length
-        this.#emit({ type: 'text-delta', delta: event.delta, length: this.#textLength, seq: ++this.#seq })
+        this.#emitDelta({ type: 'text-delta', delta: event.delta, length: this.#textLength })
         if (this.#isOutput) this.#accumulate(event)
         return
       case 'reasoning-delta':
@@ -509,6 +534,8 @@ export class ResponseStream<
         this.#complete(event)
         return
       case 'restart':
+        this.#restart(event)
+        return
       case 'part':
       case 'part-end':
         return
@@ -518,18 +545,38 @@ export class ResponseStream<
   }
 
   #accumulate(event: StreamEvent): void {
-    const { accumulator, onInvalid } = this.#options
+    const accumulator = this.#accumulator
+    const { onInvalid } = this.#options
     const fieldEvents = accumulator.push(event)
     // Before any listener hears of the fields: one that asks for another `field()` reads what the accumulator has by now.
     const watchError = event.type === 'tool-input-delta' ? this.#watch(event) : undefined
     for (const fieldEvent of fieldEvents) {
       this.#metrics.onField()
-      this.#emit({ ...fieldEvent, seq: ++this.#seq })
+      if (fieldEvent.type === 'field-delta') this.#emitDelta(fieldEvent)
+      else this.#emit({ ...fieldEvent, seq: ++this.#seq })
       if (fieldEvent.type === 'field-end' && fieldEvent.valid === false && onInvalid === 'abort')
         throw invalidField(fieldEvent)
     }
     const error = accumulator.error ?? watchError
     if (error) throw error
+  }
+
+  /** Forgets the attempt that failed, except what a consumer has seen of it. */
+  #restart(event: RestartEvent): void {
+    this.#accumulator = this.#options.createAccumulator()
+    this.#message = new AssistantMessageBuilder()
+    this.#warnings = []
+    this.#start = undefined
+    this.#usage = undefined
+    this.#watchError = undefined
+    this.#textLength = 0
+    for (const watcher of this.#watchers) watcher.restart()
+    this.#emit({ ...event, shown: this.#shown?.restart() ?? [], seq: ++this.#seq })
+  }
+
+  #emitDelta(event: Parameters<ShownTexts['show']>[0]): void {
+    const shown = this.#shown ? this.#shown.show(event) : event
+    if (shown) this.#emit({ ...shown, seq: ++this.#seq })
   }
 
   #watch({ toolCallId, delta }: ToolInputDeltaEvent): LLMError | undefined {
@@ -545,8 +592,7 @@ export class ResponseStream<
 
   /** Whether the text is the output, as far as is known. */
   get #isOutput(): boolean {
-    const { request, accumulator } = this.#options
-    return request.output !== undefined && (!this.#hasFinished || accumulator.output !== undefined)
+    return this.#options.request.output !== undefined && (!this.#hasFinished || this.#accumulator.output !== undefined)
   }
 
   /** As `#watch`, for text; but what is wrong with it counts only once it is known to be the output. */
@@ -575,7 +621,7 @@ export class ResponseStream<
   #complete(finish: ProviderFinishEvent): void {
     this.#hasFinished = true
     if (this.#source) void this.#endByItself(this.#source)
-    const { toolCalls, output } = this.#options.accumulator
+    const { toolCalls, output } = this.#accumulator
     const { tools, toolChoice, output: format } = this.#options.request
     if (this.#isOutput && this.#watchError) throw this.#watchError
     checkForced(toolCalls, toolChoice, finish.finishReason)
@@ -587,6 +633,7 @@ export class ResponseStream<
       ),
     )
     if ([checkedOutput, ...checked].some((result) => result instanceof Promise)) {
+      this.#limitValidation()
       Promise.all([checkedOutput, ...checked].map((result) => Promise.resolve(result))).then(
         ([value, ...calls]) => this.#succeed(finish, calls as ToolCallEvent[], value),
         (error: unknown) => this.#fail(error),
@@ -594,11 +641,18 @@ export class ResponseStream<
     } else this.#succeed(finish, checked as ToolCallEvent[], checkedOutput)
   }
 
+  #limitValidation(): void {
+    const timeoutMs = this.#deadline?.validation ?? false
+    if (timeoutMs === false) return
+    const timer = setTimeout(() => this.#fail(validationTooLong(timeoutMs)), timeoutMs)
+    this.#onSettled(() => clearTimeout(timer))
+  }
+
   #succeed(finish: ProviderFinishEvent, calls: readonly ToolCallEvent[], output: unknown): void {
     if (this.#isSettled) return
     const { finishReason, providerFinishReason, usage } = finish
-    const metrics = this.#metrics.take()
-    const inputs = new Map(this.#options.accumulator.toolCalls.map(({ toolCallId, input }) => [toolCallId, input]))
+    const metrics = this.#metrics.take(this.#attempt)
+    const inputs = new Map(this.#accumulator.toolCalls.map(({ toolCallId, input }) => [toolCallId, input]))
     const { provider, model } = this.#options
     this.#response = {
       text: this.#message.text,
@@ -626,17 +680,13 @@ export class ResponseStream<
   #fail(cause: unknown): void {
     if (this.#isSettled) return
     const { provider, model } = this.#options
-    const error = isLLMError(cause)
-      ? cause
-      : new StreamError('provider_error', 'The provider, or what stands before it, failed. See `cause`.', {
-          phase: this.#phase,
-          cause,
-        })
+    const error = asLLMError(cause, this.#phase)
     this.#error = describeError(error, {
       provider,
       model,
-      attempt: 1,
+      attempt: this.#attempt,
       usage: this.#usage,
+      attempts: this.#failures,
       partial: () => this.snapshot(),
       ...(error instanceof StreamError && this.#breakingPoint()),
     })
@@ -650,15 +700,21 @@ export class ResponseStream<
     if (!(error instanceof AbortedError)) this.#report(error)
   }
 
+  /** The number of the attempt under way. */
+  get #attempt(): number {
+    return this.#start?.attempt ?? (this.#failures.at(-1)?.attempt ?? 0) + 1
+  }
+
   /** Where in which call's arguments, or in the output, a stream broke off. */
   #breakingPoint(): Pick<LLMErrorOptions, 'toolName' | 'toolCallId' | 'position'> | undefined {
-    const call = this.#options.accumulator.snapshot().toolCalls.findLast(({ complete }) => !complete)
+    const call = this.#accumulator.snapshot().toolCalls.findLast(({ complete }) => !complete)
     if (call) return { toolName: call.toolName, toolCallId: call.toolCallId, position: call.inputText.length }
     return this.#options.request.output && { position: this.#message.text.length }
   }
 
   #end(): void {
     this.#isSettled = true
+    this.#deadline?.end()
     this.#options.signal?.removeEventListener('abort', this.#onSignal)
     if (!this.#hasFinished) {
       this.#controller.abort(this.#error)
@@ -691,6 +747,31 @@ async function leave(source: Batches): Promise<void> {
   } catch {
     // The run has its outcome already.
   }
+}
+
+function callHook<Fact>(hook: ((fact: Fact) => void) | undefined, fact: Fact): void {
+  try {
+    const result: unknown = hook?.(fact)
+    if (result instanceof Promise) result.catch(() => undefined)
+  } catch {
+    // A hook that fails has nobody left to tell.
+  }
+}
+
+function outOfTime(timeoutMs: number): LLMTimeoutError {
+  return new LLMTimeoutError(
+    'timeout',
+    `The run was not over within ${timeoutMs} ms. If it needs longer, raise \`total\` of timeout().`,
+    { phase: 'total', timeoutMs },
+  )
+}
+
+function validationTooLong(timeoutMs: number): LLMTimeoutError {
+  return new LLMTimeoutError(
+    'timeout',
+    `The answer was not validated within ${timeoutMs} ms. If it needs longer, raise \`validate\` of timeout().`,
+    { phase: 'validate', timeoutMs },
+  )
 }
 
 function consumed(problem: string): ConsumerError {

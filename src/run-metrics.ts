@@ -29,7 +29,7 @@ export class RunMetrics {
     this.#characters += count
   }
 
-  take(): Metrics {
+  take(attempts: number): Metrics {
     const since = (time: number | undefined): number | undefined =>
       time === undefined ? undefined : time - this.#startedAt
     return {
@@ -37,6 +37,7 @@ export class RunMetrics {
       timeToFirstTextMs: since(this.#firstTextAt),
       timeToFirstFieldMs: since(this.#firstFieldAt),
       durationMs: performance.now() - this.#startedAt,
+      attempts,
       chunks: this.#chunks,
       characters: this.#characters,
     }

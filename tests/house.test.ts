@@ -112,6 +112,14 @@ const rules: Record<string, Rule> = {
     isIn('tool-stream', name) && isOurs && !contracts.has(target) && !isIn('tool-stream', target),
   'the tool channels know only contracts and themselves': ({ name }, { isOurs, target }) =>
     isIn('tool-input', name) && isOurs && !contracts.has(target) && !isIn('tool-input', target),
+  'attempts know only contracts, themselves and how tools are called': ({ name }, { isOurs, target }) =>
+    isIn('attempts', name) &&
+    isOurs &&
+    !contracts.has(target) &&
+    !isIn('attempts', target) &&
+    target !== 'tool-input/with-tool-input',
+  'a channel is loaded when a request first takes it': (_, { isDynamic, isTypeOnly, target }) =>
+    /^tool-input\/(json|xml)-channel$/.test(target) && !isDynamic && !isTypeOnly,
   'nothing but the test helpers imports the test helpers': ({ name }, { isOurs, target }) =>
     !isIn('testing', name) && isOurs && isIn('testing', target),
   'only entry files name concrete providers and middleware': ({ name }, { isOurs, target }) =>
@@ -213,6 +221,16 @@ describe('a breach of the house rules is noticed', () => {
       'the tool stream knows only contracts and itself',
     ],
     [
+      'attempts/retry',
+      "import { anthropic } from '../providers/anthropic.ts'",
+      'attempts know only contracts, themselves and how tools are called',
+    ],
+    [
+      'client',
+      "import { xmlChannel } from './tool-input/xml-channel.ts'",
+      'a channel is loaded when a request first takes it',
+    ],
+    [
       'client',
       "const { simulate } = await import('./testing/index.ts')",
       'nothing but the test helpers imports the test helpers',
@@ -265,6 +283,7 @@ describe('a breach of the house rules is noticed', () => {
     ],
     ['providers/other', "import { type A, type B } from '@anthropic-ai/sdk'"],
     ['providers/other', "export { other } from './other-chat.ts'"],
+    ['tool-input/other', "await import('./json-channel.ts')"],
     ['client', "import { EventEmitter } from 'eventemitter3'"],
   ])('and what is allowed is not: %s: %s', (name, code) => {
     for (const rule of Object.values(rules)) expect(breachesOf(rule, [parse(name, code)])).toEqual([])

@@ -24,6 +24,11 @@ export class FieldWatcher {
     scanner.write(delta)
   }
 
+  /** Forgets what it read: the attempt failed, and another one begins. */
+  restart(): void {
+    this.#scanners.clear()
+  }
+
   #createScanner(): ArgumentScanner {
     let text = ''
     return new ArgumentScanner(

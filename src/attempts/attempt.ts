@@ -1,0 +1,245 @@
+import { AbortedError, asLLMError, describeError, type LLMError, LLMTimeoutError } from '../errors.ts'
+import type { StreamEvent } from '../events.ts'
+import type { StreamFunction } from '../middleware.ts'
+import { type AttemptTimeouts, type Provider, type ProviderContext, type StreamEvents, toBatches } from '../provider.ts'
+import { withToolInput } from '../tool-input/with-tool-input.ts'
+
+type Batches = AsyncIterator<readonly StreamEvent[], unknown, undefined>
+type Limit = keyof AttemptTimeouts
+type Pending = PromiseWithResolvers<IteratorResult<readonly StreamEvent[], undefined>>
+
+const defaults = { firstByte: 60_000, firstOutput: 120_000, idle: 60_000, progress: 120_000 } as const
+
+/**
+ * One attempt at a provider: tools called through the channel that the request needs, limits of time kept, and the target named
+ * in `start` and in every error. A provider made of others does this for each of them itself.
+ */
+export function attemptOf(provider: Provider): StreamFunction {
+  const stream: StreamFunction = (request, context) => provider.stream(request, context)
+  if (provider.members) return stream
+  return withToolInput(provider, (request, context) => {
+    const batches = (): Batches => new Attempt(provider, context, (signal) => stream(request, { ...context, signal }))
+    return { batches, [Symbol.asyncIterator]: () => singly(batches()) }
+  })
+}
+
+async function* singly(batches: Batches): AsyncGenerator<StreamEvent, void, undefined> {
+  for await (const batch of { [Symbol.asyncIterator]: () => batches }) yield* batch
+}
+
+/** How far an attempt has come. */
+type Stage = 'sent' | 'answering' | 'writing' | 'over'
+
+/** What may run out in each stage, and since when. */
+const limitsOf: Readonly<Record<Stage, readonly Limit[]>> = {
+  sent: ['firstByte', 'firstOutput'],
+  answering: ['firstOutput', 'idle'],
+  writing: ['idle', 'progress'],
+  over: [],
+}
+
+const phases = { firstByte: 'first_byte', firstOutput: 'first_output', idle: 'idle', progress: 'progress' } as const
+const problems: Readonly<Record<Limit, string>> = {
+  firstByte: 'did not begin to answer',
+  firstOutput: 'sent nothing of an answer',
+  idle: 'fell silent',
+  progress: 'kept its connection open, but wrote nothing more',
+}
+
+/** A timer this late means that the whole process stood still: what has come meanwhile is to be read first. */
+const lateMs = 1000
+
+/**
+ * Reads a provider's events against the clock. The clock stands still while nobody asks for more, so that a slow consumer is
+ * not taken for a slow service; and one timer serves many reads, since most never come near a limit.
+ */
+class Attempt implements Batches {
+  readonly #provider: Provider
+  readonly #context: ProviderContext
+  readonly #open: (signal: AbortSignal) => StreamEvents
+  readonly #timeouts: AttemptTimeouts
+  readonly #controller = new AbortController()
+  #source: Batches | undefined
+  #pending: Pending | undefined
+  #stage: Stage = 'sent'
+  #hasStarted = false
+
+  /** Milliseconds spent in waiting, without the wait under way; and what they were at the last byte and piece of the answer. */
+  #waited = 0
+  #waitingSince = 0
+  #lastByte = 0
+  #lastOutput = 0
+  #timer: ReturnType<typeof setTimeout> | undefined
+  #timerDue = 0
+
+  constructor(provider: Provider, context: ProviderContext, open: (signal: AbortSignal) => StreamEvents) {
+    this.#provider = provider
+    this.#context = context
+    this.#open = open
+    this.#timeouts = { ...defaults, ...provider.timeouts, ...context.timeouts }
+  }
+
+  next(): Promise<IteratorResult<readonly StreamEvent[], undefined>> {
+    const pending: Pending = Promise.withResolvers()
+    this.#pending = pending
+    this.#waitingSince = performance.now()
+    if (!this.#timer) this.#arm()
+    this.#read()
+    return pending.promise
+  }
+
+  async return(): Promise<IteratorResult<readonly StreamEvent[], undefined>> {
+    this.#end()
+    this.#controller.abort()
+    await this.#source?.return?.()
+    return { done: true, value: undefined }
+  }
+
+  #read(): void {
+    try {
+      this.#source ??= this.#start()
+      this.#source.next().then(this.#onResult).catch(this.#onError)
+    } catch (error) {
+      this.#onError(error)
+    }
+  }
+
+  #start(): Batches {
+    const { signal } = this.#context
+    if (signal.aborted) this.#onAbort()
+    else signal.addEventListener('abort', this.#onAbort)
+    return toBatches(this.#open(this.#controller.signal))
+  }
+
+  /** A provider that does not heed its signal must not hold up whoever reads. */
+  readonly #onAbort = (): void => {
+    const { reason } = this.#context.signal as { reason: unknown }
+    this.#controller.abort(reason)
+    if (this.#pending) this.#onError(new AbortedError(reason))
+  }
+
+  readonly #onResult = ({ done, value }: IteratorResult<readonly StreamEvent[], unknown>): void => {
+    const now = performance.now()
+    this.#waited += now - this.#waitingSince
+    this.#waitingSince = now
+    this.#lastByte = this.#waited
+    if (done) {
+      this.#settle()?.resolve({ done, value: undefined })
+      this.#end()
+      return
+    }
+    const batch = this.#hasStarted ? value : this.#named(value)
+    this.#advance(batch)
+    // What came is no event: whoever waits goes on waiting.
+    if (batch.length === 0 && this.#pending) this.#read()
+    else this.#settle()?.resolve({ done: false, value: batch })
+  }
+
+  readonly #onError = (error: unknown): void => {
+    this.#settle()?.reject(this.#described(asLLMError(error, this.#stage === 'sent' ? 'connect' : 'stream')))
+    this.#end()
+  }
+
+  #settle(): Pending | undefined {
+    const pending = this.#pending
+    this.#pending = undefined
+    return pending
+  }
+
+  #end(): void {
+    this.#stage = 'over'
+    this.#disarm()
+    this.#context.signal.removeEventListener('abort', this.#onAbort)
+  }
+
+  #described(error: LLMError): LLMError {
+    const { name, model } = this.#provider
+    return describeError(error, { provider: name, model, attempt: this.#context.attempt })
+  }
+
+  /** Writes the number of the attempt into its `start`. */
+  #named(batch: readonly StreamEvent[]): readonly StreamEvent[] {
+    return batch.map((event) => {
+      if (event.type !== 'start') return event
+      this.#hasStarted = true
+      return { ...event, attempt: this.#context.attempt }
+    })
+  }
+
+  // --------------------------------------------------------------------------------------------------------------- the clock
+
+  #advance(batch: readonly StreamEvent[]): void {
+    let stage = this.#stage === 'sent' ? 'answering' : this.#stage
+    for (const { type } of batch) {
+      if (type === 'finish') stage = 'over'
+      else if (isOutput(type)) {
+        this.#lastOutput = this.#waited
+        stage = 'writing'
+      }
+    }
+    if (stage === this.#stage) return
+    // Other limits hold from now on, which may be nearer.
+    this.#stage = stage
+    this.#disarm()
+    if (batch.length === 0) this.#arm()
+  }
+
+  #arm(delay = this.#nearest()?.left): void {
+    if (delay === undefined) return
+    this.#timerDue = performance.now() + delay
+    this.#timer = setTimeout(this.#onTimer, delay)
+  }
+
+  #disarm(): void {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+  }
+
+  readonly #onTimer = (): void => {
+    this.#timer = undefined
+    if (!this.#pending) return
+    const nearest = this.#nearest()
+    if (!nearest) return
+    if (nearest.left > 0) this.#arm(nearest.left)
+    else if (performance.now() - this.#timerDue > lateMs) this.#arm(lateMs)
+    else this.#expire(nearest.limit)
+  }
+
+  /** The limit that runs out first, and how long it has. */
+  #nearest(): { readonly limit: Limit; readonly left: number } | undefined {
+    const waited = this.#waited + performance.now() - this.#waitingSince
+    const since = { firstByte: 0, firstOutput: 0, idle: this.#lastByte, progress: this.#lastOutput }
+    return limitsOf[this.#stage]
+      .flatMap((limit) => {
+        const most = this.#timeouts[limit]
+        return typeof most === 'number' ? [{ limit, left: Math.ceil(since[limit] + most - waited) }] : []
+      })
+      .sort((a, b) => a.left - b.left)[0]
+  }
+
+  #expire(limit: Limit): void {
+    const timeoutMs = Number(this.#timeouts[limit])
+    const error = new LLMTimeoutError(
+      'timeout',
+      `${this.#provider.name} ${problems[limit]} within ${timeoutMs} ms. If it needs longer, raise \`${limit}\` of timeout().`,
+      { retryable: true, phase: phases[limit], timeoutMs },
+    )
+    this.#onError(error)
+    this.#controller.abort(error)
+    this.#source?.return?.().then(undefined, () => undefined)
+  }
+}
+
+function isOutput(type: StreamEvent['type']): boolean {
+  switch (type) {
+    case 'start':
+    case 'usage':
+    case 'warning':
+    case 'raw':
+    case 'restart':
+    case 'finish':
+      return false
+    default:
+      return true
+  }
+}

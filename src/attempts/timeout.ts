@@ -1,0 +1,33 @@
+import { checkOptions } from '../check-options.ts'
+import type { Middleware } from '../middleware.ts'
+import type { AttemptTimeouts } from '../provider.ts'
+import { checkNumbers } from './limits.ts'
+
+/** In milliseconds; `false` is no limit. */
+export interface TimeoutOptions extends AttemptTimeouts {
+  /** The whole run: attempts, waits between them, and validation. Default 600,000. */
+  readonly total?: number | false | undefined
+  /** Validators that answer later. Default 5,000. */
+  readonly validate?: number | false | undefined
+}
+
+const names: readonly (keyof TimeoutOptions)[] = ['firstByte', 'firstOutput', 'idle', 'progress', 'total', 'validate']
+
+/**
+ * Sets the limits of time. They hold without it too, with their defaults; where among the middleware it stands makes no
+ * difference. A limit that runs out is an `LLMTimeoutError` whose `phase` names it (`first_byte`, `first_output`, `idle`,
+ * `progress`, `total`, `validate`), retryable for the first four, which hold for each attempt.
+ *
+ * @throws UsageError for limits that are no positive number of milliseconds a timer can keep.
+ */
+export function timeout(options: TimeoutOptions = {}): Middleware {
+  checkOptions('timeout()', options, names)
+  checkNumbers('timeout', options, { min: 1, mayBeOff: true })
+  const { total, validate, ...limits } = options
+  const timeouts = Object.fromEntries(Object.entries(limits).filter(([, limit]) => limit !== undefined))
+  return (next) => (request, context) => {
+    if (total !== undefined) context.deadline?.limit(total)
+    if (validate !== undefined) context.deadline?.limitValidation(validate)
+    return next(request, { ...context, timeouts: { ...context.timeouts, ...timeouts } })
+  }
+}
