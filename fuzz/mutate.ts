@@ -36,6 +36,7 @@ const strangers: readonly ((random: Random) => unknown)[] = [
   () => '',
   () => 'x',
   () => '__proto__',
+  () => 'constructor',
   () => '\ud83d',
   () => '{"a":',
   () => 0,

@@ -41,6 +41,7 @@ test.each<[string, readonly (ResponseEvent | Error)[]]>([
   ['the same field again', [fieldDelta('ab', 2), restart(), fieldDelta('c', 3, '2'), fieldEnd('abc', '2'), finish()]],
   ['another field', [fieldDelta('ab', 2), restart(), fieldDelta('cd', 2, '2'), fieldEnd('cd', '2'), finish()]],
   ['a field that repeats a part', [fieldDelta('abc', 3), restart(), fieldDelta('d', 3), fieldEnd('abd'), finish()]],
+  ['the beginning of a field', [fieldDelta('ab', 2), restart(), fieldEnd('a', '2'), finish()]],
   ['the same text again', [textDelta('ab', 2), restart(), textDelta('c', 3), finish()]],
   ['a fault of the provider that is an error', [inputDelta('{}'), failure]],
 ])('a trace accepts %s', (_, told) => {
@@ -66,6 +67,12 @@ test.each<[string, readonly (ResponseEvent | Error)[], RegExp]>([
     [fieldDelta('ab', 2), restart(), fieldDelta('c', 3), fieldEnd('xbc'), finish()],
     /the deltas at a make 'abc'/,
   ],
+  [
+    'a value that was not shown',
+    [fieldDelta('ab', 2), restart(), fieldEnd('b'), finish()],
+    /what was shown at a is 'ab'/,
+  ],
+  ['a delta after its value', [fieldDelta('a', 1), fieldEnd('a'), fieldDelta('b', 1), finish()], /length 1 after 1/],
   [
     'a torn character',
     [fieldDelta('\ud83d', 1), fieldDelta('\ude00', 2), fieldEnd('😀'), finish()],

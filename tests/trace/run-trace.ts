@@ -30,8 +30,10 @@ export class RunTrace {
   #reasoning = ''
   #textOfThisAttempt = ''
   readonly #fields = new Map<string, FieldView>()
-  /** What a `restart` made void, by field and path: a new attempt gives its calls other ids. */
-  readonly #void = new Map<string, FieldView>()
+  /** What a `restart` made void. */
+  readonly #void = new Map<string, string>()
+  /** Calls in the order in which their fields come, since a new attempt gives them other ids. */
+  readonly #callNumbers = new Map<string | undefined, number>()
   readonly #inputs = new Map<string, InputView>()
   readonly #calls = new Set<string>()
   /** Faults of the provider, which are its own as long as the run fails for them. */
@@ -120,12 +122,12 @@ export class RunTrace {
   }
 
   #viewOf({ toolCallId, path, field }: Extract<ResponseEvent, { type: 'field-delta' | 'field-end' }>): FieldView {
-    const key = `${toolCallId ?? ''}\n${path}\n${field}`
+    let number = this.#callNumbers.get(toolCallId)
+    if (number === undefined) this.#callNumbers.set(toolCallId, (number = this.#callNumbers.size))
+    const key = `${number}\n${path}\n${field}`
     let view = this.#fields.get(key)
-    if (!view) {
-      const shown = this.#void.get(`${path}\n${field}`)?.text ?? ''
-      this.#fields.set(key, (view = { text: shown, isOfThisAttempt: false, isSound: true }))
-    }
+    if (!view)
+      this.#fields.set(key, (view = { text: this.#void.get(key) ?? '', isOfThisAttempt: false, isSound: true }))
     return view
   }
 
@@ -146,16 +148,14 @@ export class RunTrace {
     const { path } = event
     const value = event.value
     const view = this.#viewOf(event)
-    // Without deltas it is a value that closes whole, or one that repeats what an attempt before had shown.
     if (view.isOfThisAttempt) {
       if (value !== view.text)
         this.#report(`the deltas at ${path} make ${inspect(view.text)}, and its value is ${inspect(value)}`)
       if (!view.isSound && typeof value === 'string' && value.isWellFormed())
         this.#report(`a delta at ${path} tears a character that its value has whole`)
-    }
-    view.isOfThisAttempt = false
-    view.text = ''
-    view.isSound = true
+      // Without deltas it is a value that closes whole, or one that repeats what an attempt before had shown.
+    } else if (view.text !== '' && !(typeof value === 'string' && view.text.startsWith(value)))
+      this.#report(`what was shown at ${path} is ${inspect(view.text)}, and its value is ${inspect(value)}`)
   }
 
   #onCall({ toolCallId }: Extract<ResponseEvent, { type: 'tool-call' }>): void {
@@ -172,8 +172,9 @@ export class RunTrace {
     this.#textOfThisAttempt = ''
     this.#reasoning = ''
     this.#faults.length = 0
-    for (const [key, view] of this.#fields) this.#void.set(key.slice(key.indexOf('\n') + 1), view)
+    for (const [key, { text }] of this.#fields) this.#void.set(key, text)
     this.#fields.clear()
+    this.#callNumbers.clear()
     this.#inputs.clear()
   }
 

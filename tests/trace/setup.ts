@@ -43,7 +43,6 @@ function callerInLibrary(): string | undefined {
 
 const ofListeners = new WeakMap<object, RunTrace>()
 
- 
 const emit = EventEmitter.prototype.emit
 EventEmitter.prototype.emit = function (this: EventEmitter, type, ...values: unknown[]) {
   let trace = ofListeners.get(this)
@@ -55,7 +54,6 @@ EventEmitter.prototype.emit = function (this: EventEmitter, type, ...values: unk
 
 // ------------------------------------------------------------------------------------------------------------------ loops
 
- 
 const iterate = ResponseStream.prototype[Symbol.asyncIterator]
 ResponseStream.prototype[Symbol.asyncIterator] = function (this: ResponseStream) {
   const events = iterate.call(this) as AsyncIterableIterator<ResponseEvent, undefined>
