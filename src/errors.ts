@@ -313,7 +313,11 @@ export class PolicyError extends LLMError {
 export class ConsumerError extends LLMError {}
 
 /** The call itself was wrong; thrown before anything is sent. */
-export class UsageError extends LLMError {}
+export class UsageError extends LLMError {
+  constructor(code: ErrorCode, message: string, options: LLMErrorOptions = {}) {
+    super(code, message, { ...options, phase: options.phase ?? 'request' })
+  }
+}
 
 // Names are set on the prototypes, so that minified bundles keep them and instances stay small.
 const names: [new (...args: never[]) => LLMError, string][] = [

@@ -33,7 +33,6 @@ export function xmlTools(provider: Provider): Provider {
         throw new UsageError(
           'unsupported',
           `\`toolInput: '${toolInput}'\` cannot be had of xmlTools(). Leave it out, or ask the provider inside without xmlTools().`,
-          { phase: 'request' },
         )
       return streamWithTools(request, context)
     },

@@ -165,9 +165,7 @@ export function strictSchemaFor(
       .map(({ path, reason }) => (path === '' ? reason : `${reason} (${path})`))
     const message = `${provider} cannot hold the model to ${isBlocked ? 'the schema' : 'all of the schema'}: ${places.slice(0, 8).join('; ')}.`
     if (strict) {
-      throw new UsageError('unsupported', `${message} Change the schema, or leave out \`strict: true\`.`, {
-        phase: 'request',
-      })
+      throw new UsageError('unsupported', `${message} Change the schema, or leave out \`strict: true\`.`)
     }
     warnings.push({ code: 'unsupported', message })
   }
