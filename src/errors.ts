@@ -119,6 +119,8 @@ export class LLMError extends Error {
   declare readonly position?: number
   /** Tokens reported before the failure; `undefined` where the provider had reported none. */
   declare readonly usage?: Usage
+  /** Of an `OutputError`: what the validator found. Not enumerable, since its messages may quote the answer. */
+  declare readonly issues?: readonly OutputIssue[]
   /** The attempts before this one, where there were several. Not enumerable. */
   declare readonly attempts?: readonly AttemptFailure[]
   /** What had arrived: texts, raw arguments and their best-effort value. Never validated, never complete. */
@@ -262,9 +264,6 @@ export interface OutputIssue {
 
 /** The model's answer is not usable: cut, refused, malformed or against its schema. */
 export class OutputError extends LLMError {
-  /** What the validator found. Not enumerable, since its messages may quote the answer. */
-  declare readonly issues?: readonly OutputIssue[]
-
   constructor(
     code: ErrorCode,
     message: string,
