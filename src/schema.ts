@@ -102,6 +102,13 @@ export function readObjectSchema(
       `\`${names.jsonSchema}\` of ${owner} is the JSON Schema of a Standard Schema in \`${names.schema}\`. A schema alone goes into \`${names.schema}\`.`,
     )
   }
+  const member = isStandardSchema(schema) ? undefined : Object.keys(schema).find((key) => isStandardSchema(schema[key]))
+  if (member !== undefined) {
+    throw new UsageError(
+      'invalid_argument',
+      `The \`${names.schema}\` of ${owner} is no JSON Schema, since its member "${member}" is a schema by itself. Wrap the members in one, e.g. z.object({ ${member}: … }).`,
+    )
+  }
   if (validate !== undefined && typeof validate !== 'function') {
     throw new UsageError('invalid_argument', `\`validate\` of ${owner} must be a function.`)
   }

@@ -70,6 +70,7 @@ describe('an option of the wrong kind is refused before anything is sent', () =>
     ['maxTokens', (maxTokens) => anthropic({ model: 'x', maxTokens }), -1, 'positive whole number'],
     ['inputSchema alone', tool, { name: 't', inputSchema: { type: 'object' } }, 'A schema alone goes into `input`'],
     ['validate', tool, { name: 't', validate: true }, '`validate` of tool "t" must be a function'],
+    ['members without a schema around them', tool, { name: 't', input: { a: z.string() } }, 'z.object({ a: … })'],
     ['a union', tool, { name: 't', input: { anyOf: [], type: 'array' } }, 'Wrap anything else'],
     ['extractors', (extractors) => new FieldExtractorRegistry(extractors), { x: 'a' }, 'takes a list of extractors'],
     [
@@ -118,6 +119,8 @@ describe('an option of the wrong kind is refused before anything is sent', () =>
     [{ system: ['x'] }, '`system` must be a string'],
     [{ fields: { x: null } }, 'Field "x" must be a path'],
     [{ messages: [{ role: 'system', content: 'x' }] }, 'add a user message'],
+    [{ output: { a: z.string() } }, 'Wrap the members in one, e.g. z.object({ a: … })'],
+    [{ output: { schema: z.object({}) } }, 'or outputFormat({ schema })'],
     [{ toolChoice: 't', tools: [tool({ name: 't' })] }, '(t): the tool itself, or { name }'],
   ])('%j in a request', (wrong, expected) => {
     expect(request(wrong)).toContain(expected)
