@@ -55,13 +55,22 @@ export function resolveReference(reference: string, root: JsonSchema): unknown {
   if (!reference.startsWith('#')) return true
   let target: unknown = root
   for (const step of reference.slice(1).split('/').filter(Boolean)) {
-    const key = decodeURIComponent(step).replaceAll('~1', '/').replaceAll('~0', '~')
+    const key = decoded(step).replaceAll('~1', '/').replaceAll('~0', '~')
     target =
       typeof target === 'object' && target !== null && Object.hasOwn(target, key)
         ? (target as Record<string, unknown>)[key]
         : true
   }
   return target
+}
+
+function decoded(step: string): string {
+  try {
+    return decodeURIComponent(step)
+  } catch {
+    // A `%` that nobody encoded.
+    return step
+  }
 }
 
 /** The names, for messages, of whatever a schema describes and of the options it came in. */

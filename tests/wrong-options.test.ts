@@ -154,6 +154,13 @@ test('a registry that serves several tools may be given to a request for one of 
   expect(() => streamOf([], { tools: [asks], fields: { x: 'simple_response.message' } })).toThrow('cannot exist')
 })
 
+test('a reference with a character that should have been encoded leads where it can only mean', () => {
+  const $defs = { '100%': { type: 'object', properties: { a: {} } } }
+  const share = tool({ name: 'share', input: { properties: { part: { $ref: '#/$defs/100%' } }, $defs } })
+  expect(() => streamOf([], { tools: [share], fields: { x: 'part.a' } })).not.toThrow()
+  expect(() => streamOf([], { tools: [share], fields: { x: 'part.b' } })).toThrow('cannot exist')
+})
+
 test('the keys of a record, which are the model’s words, stay out of the message', async () => {
   const record = tool({ name: 'record', input: z.object({ prices: z.record(z.string(), z.number()) }) })
   const provider = anthropic({ model: 'x', fetch: replayFetch(simulate({ prices: { 'card 4111': 'x' } })) })
