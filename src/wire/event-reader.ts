@@ -14,6 +14,8 @@ export interface WireEvent {
 
 /** How a body is cut into events. */
 export interface Framing {
+  /** For messages, e.g. `an event stream`. */
+  readonly name: string
   /** What a content type of it holds. */
   readonly contentType: string
   open(body: ReadableStream<Uint8Array>, limits: WireLimits | undefined): EventReader
