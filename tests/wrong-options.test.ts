@@ -118,6 +118,7 @@ describe('an option of the wrong kind is refused before anything is sent', () =>
     [{ temperature: 'hot' }, '`temperature` must be a number'],
     [{ system: ['x'] }, '`system` must be a string'],
     [{ fields: { x: null } }, 'Field "x" must be a path'],
+    [{ fields: { x: {} } }, 'Field "x" needs a `path`'],
     [{ messages: [{ role: 'system', content: 'x' }] }, 'add a user message'],
     [{ output: { a: z.string() } }, 'Wrap the members in one, e.g. z.object({ a: … })'],
     [{ output: { schema: z.object({}) } }, 'or outputFormat({ schema })'],
