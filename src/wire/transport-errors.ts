@@ -179,7 +179,7 @@ export function toTransportError(
     return new UsageError(
       'invalid_argument',
       'A header of the request holds characters that HTTP does not allow. Check the API key and `headers`.',
-      { phase: 'request', provider },
+      { provider },
     )
   }
   const isNetwork = kind.includes('Connection') || error instanceof TypeError
