@@ -16,7 +16,6 @@ async function readAll(reader: EventReader): Promise<Read> {
   const events: string[] = []
   try {
     for (let read; (read = await reader.read());) {
-      if (read.length === 0) throw new Error('a read brings no event')
       events.push(...read.map(({ data }) => data))
     }
     return { events, error: undefined }
