@@ -152,7 +152,7 @@ async function loadClient({ apiKey, baseURL, fetch }: AnthropicOptions): Promise
   const key = requireApiKey('anthropic', 'Anthropic', 'ANTHROPIC_API_KEY', apiKey ?? ANTHROPIC_API_KEY, isOwnServer)
   const sdk = await loadSdk<{ Anthropic: new (options: object) => AnthropicClient }>(
     'anthropic',
-    '@anthropic-ai/sdk (version 1)',
+    '@anthropic-ai/sdk@1',
     () => import('@anthropic-ai/sdk'),
   )
   return new sdk.Anthropic({ apiKey: key, ...(baseURL && { baseURL }), ...(fetch && { fetch }) })

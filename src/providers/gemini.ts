@@ -166,7 +166,7 @@ async function loadClient(options: GeminiOptions): Promise<GeminiClient> {
   }
   const sdk = await loadSdk<{ GoogleGenAI: new (options: object) => GeminiClient }>(
     'gemini',
-    '@google/genai (version 3)',
+    '@google/genai@3',
     () => import('@google/genai'),
   )
   return new sdk.GoogleGenAI({

@@ -162,7 +162,7 @@ async function loadClient({ host, apiKey, fetch, headers }: OllamaOptions): Prom
   const { OLLAMA_HOST, OLLAMA_API_KEY } = environment()
   const sdk = await loadSdk<{ Ollama: new (options: never) => OllamaClient }>(
     'ollama',
-    'ollama (version 0.6 or later)',
+    'ollama@0.6',
     // This entry of the SDK has no access to files; the other takes any text for a picture's path first.
     () => import('ollama/browser'),
   )

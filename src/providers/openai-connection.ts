@@ -41,7 +41,7 @@ export async function loadClient<Client>(
   const key = requireApiKey(caller, 'OpenAI', 'OPENAI_API_KEY', apiKey ?? OPENAI_API_KEY, isOwnServer)
   const sdk = await loadSdk<{ OpenAI: new (options: object) => unknown }>(
     caller,
-    'openai (version 6.49 or later)',
+    'openai@7',
     () => import('openai'),
   )
   return new sdk.OpenAI({ apiKey: key, ...(baseURL && { baseURL }), ...(fetch && { fetch }) }) as Client

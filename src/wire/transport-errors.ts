@@ -170,6 +170,7 @@ export function toTransportError(
       retryable: true,
       phase,
       provider,
+      reason: 'reset',
       cause: error,
     })
   }
@@ -178,7 +179,7 @@ export function toTransportError(
     return new UsageError(
       'invalid_argument',
       'A header of the request holds characters that HTTP does not allow. Check the API key and `headers`.',
-      { phase: 'request', provider },
+      { provider },
     )
   }
   if ([error, cause].some((one) => one instanceof TypeError && /\bURL\b/.test(one.message))) {
