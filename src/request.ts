@@ -81,8 +81,11 @@ export type Reasoning = { readonly effort: 'low' | 'medium' | 'high' } | { reado
 
 /** Something that did not stop the request, but that its author should know. */
 export interface LLMWarning {
-  /** `'unsupported'`: the provider has no means to do all that an option asks, and does less. */
-  readonly code: 'dropped-content' | 'unsupported'
+  /**
+   * `'unsupported'`: the provider has no means to do all that an option asks, and does less. `'not-streamed'`: the answer was
+   * asked for as a stream, and came in one piece.
+   */
+  readonly code: 'dropped-content' | 'not-streamed' | 'unsupported'
   readonly message: string
 }
 

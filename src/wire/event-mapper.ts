@@ -36,7 +36,7 @@ export abstract class EventMapper {
   }
 
   /** Whether anything of an answer has come. */
-  protected get hasStarted(): boolean {
+  get hasStarted(): boolean {
     return this.#hasStarted
   }
 

@@ -19,6 +19,8 @@ export interface HttpFailure {
   /** The provider's own error type or code. */
   readonly providerCode?: string | undefined
   readonly providerMessage?: string | undefined
+  /** What of the request the provider says is at fault. */
+  readonly parameter?: string | undefined
   readonly headers?: Headers | undefined
   readonly requestId?: string | undefined
   /** Whether it arrived after the response had begun. */
@@ -53,6 +55,7 @@ const hints: Partial<Record<ErrorCode, string>> = {
   quota_exhausted: 'The account has no credit left.',
   rate_limited: 'Wait, or ask for a higher limit.',
   overloaded: 'Try again later.',
+  streaming_unsupported: 'Ask for the answer in one piece, with `nonStreaming()`.',
 }
 
 /** What to do about refusals that services word alike. */
@@ -65,6 +68,23 @@ const reasonHints: readonly (readonly [RegExp, string])[] = [
   [/\bimages?\b|vision/i, 'If the model does not see pictures, leave them out, or use one that does.'],
 ]
 
+/** Statuses under which a service may say that it does not stream. */
+const refusals = new Set([400, 403, 404, 405, 406, 415, 422, 501])
+
+const streamRefusal = (() => {
+  const stream = String.raw`(?<!non[- ]?)\bstream(?:ing|ed)?\b`
+  const refused = String.raw`(?:(?:\bnot|n['’]t) (?:\w+ ){0,2}(?:support|available|allow|enabled|implemented|permitted|possible)|\bunsupported\b|\bunavailable\b|\bdisabled\b)`
+  // Within one sentence.
+  const gap = '[^.!?\n]{0,80}'
+  return new RegExp(`${stream}${gap}${refused}|${refused}${gap}${stream}|\\bverified to stream\\b`, 'i')
+})()
+
+/** Whether a service would rather answer in one piece. */
+function refusesStream({ status, parameter, providerCode = '', providerMessage = '' }: HttpFailure): boolean {
+  const words = `${providerCode.replaceAll('_', ' ')}. ${providerMessage}`
+  return refusals.has(status) && (parameter === 'stream' || streamRefusal.test(words))
+}
+
 const retryableCodes = new Set<ErrorCode>(['request_timeout', 'conflict', 'rate_limited', 'server_error', 'overloaded'])
 
 /** The error for an HTTP status. The provider's words go to `providerMessage`, since they may quote the prompt. */
@@ -73,10 +93,11 @@ export function toHttpError(failure: HttpFailure): HttpError {
   const code =
     failure.code ??
     reasonCodes[providerCode ?? ''] ??
+    (refusesStream(failure) ? 'streaming_unsupported' : undefined) ??
     statusCodes[status] ??
     (status >= 500 ? 'server_error' : 'http_error')
   const what = inStream ? `${provider} reported an error in its stream` : `${provider} answered with an error`
-  const isRefusal = status === 400 || status === 404 || status === 422
+  const isRefusal = code !== 'streaming_unsupported' && [400, 404, 422].includes(status)
   const reason = isRefusal ? reasonHints.find(([pattern]) => pattern.test(providerMessage ?? '')) : undefined
   const hint = reason?.[1] ?? hints[code]
   const where = providerMessage === undefined ? '' : ' Its explanation is in `providerMessage`.'
@@ -142,6 +163,7 @@ export function toTransportError(
       // The one that says more comes first: some services have a code beside their type.
       providerCode: firstString(sdkError.code, sdkError.type),
       providerMessage: messageIn(sdkError.error),
+      parameter: parameterIn(sdkError.error),
       headers,
       requestId: firstString(sdkError.requestID),
       inStream: phase === 'stream',
@@ -193,6 +215,13 @@ export function messageIn(body: unknown): string | undefined {
   if (typeof body !== 'object' || body === null) return undefined
   const { message, error } = body as { message?: unknown; error?: unknown }
   return typeof message === 'string' ? message : messageIn(error)
+}
+
+/** The member of the request that an error body `{ error: { param } }` or `{ param }` names. */
+export function parameterIn(body: unknown): string | undefined {
+  if (typeof body !== 'object' || body === null) return undefined
+  const { param, error } = body as { param?: unknown; error?: unknown }
+  return typeof param === 'string' ? param : parameterIn(error)
 }
 
 /** The `error` of a body that is JSON, or of the first object in its list; `undefined` where it has none. */

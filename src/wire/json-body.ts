@@ -1,0 +1,46 @@
+import { StreamError } from '../errors.ts'
+import { defaultMaxEventLength, EventReader, eventTooLong, type Framing, type WireLimits } from './event-reader.ts'
+
+/** Reads a body that is one JSON value, an answer in one piece. */
+export class JsonBodyReader extends EventReader {
+  readonly #maxLength: number
+  readonly #pieces: string[] = []
+  #length = 0
+
+  constructor(body: ReadableStream<Uint8Array>, { maxEventLength = defaultMaxEventLength }: WireLimits = {}) {
+    super(body)
+    this.#maxLength = maxEventLength
+  }
+
+  protected override feed(text: string): void {
+    this.#length += text.length
+    if (this.#length > this.#maxLength) throw eventTooLong(this.#maxLength)
+    this.#pieces.push(text)
+  }
+
+  protected override end(): void {
+    const data = this.#pieces.join('').trim()
+    if (data === '') return
+    if (/^[[{]/.test(data) && !isJson(data)) {
+      throw new StreamError('stream_truncated', 'The body ended before the answer was complete.', {
+        retryable: true,
+        phase: 'stream',
+      })
+    }
+    this.events.push({ data })
+  }
+}
+
+function isJson(text: string): boolean {
+  try {
+    JSON.parse(text)
+    return true
+  } catch {
+    return false
+  }
+}
+
+export const jsonBody: Framing = {
+  contentType: 'json',
+  open: (body, limits) => new JsonBodyReader(body, limits),
+}
