@@ -120,6 +120,8 @@ export class LLMError extends Error {
   declare readonly position?: number
   /** Tokens reported before the failure; `undefined` where the provider had reported none. */
   declare readonly usage?: Usage
+  /** Of an `OutputError`: what the validator found. Not enumerable, since its messages may quote the answer. */
+  declare readonly issues?: readonly OutputIssue[]
   /** The attempts before this one, where there were several. Not enumerable. */
   declare readonly attempts?: readonly AttemptFailure[]
   /** What had arrived: texts, raw arguments and their best-effort value. Never validated, never complete. */
@@ -253,7 +255,15 @@ export class ConnectionError extends LLMError {
 export class HttpError extends LLMError {}
 
 /** The stream broke, was cut, or said something that cannot be. */
-export class StreamError extends LLMError {}
+export class StreamError extends LLMError {
+  /** Of a stream that was cut: whether it ended as if whole, or its connection broke. */
+  declare readonly reason?: 'end' | 'reset'
+
+  constructor(code: ErrorCode, message: string, options: LLMErrorOptions & { reason?: StreamError['reason'] } = {}) {
+    super(code, message, options)
+    if (options.reason !== undefined) this.reason = options.reason
+  }
+}
 
 /** One fault a validator found. `message` is the validator's and may quote the value. */
 export interface OutputIssue {
@@ -263,9 +273,6 @@ export interface OutputIssue {
 
 /** The model's answer is not usable: cut, refused, malformed or against its schema. */
 export class OutputError extends LLMError {
-  /** What the validator found. Not enumerable, since its messages may quote the answer. */
-  declare readonly issues?: readonly OutputIssue[]
-
   constructor(
     code: ErrorCode,
     message: string,
@@ -314,7 +321,11 @@ export class PolicyError extends LLMError {
 export class ConsumerError extends LLMError {}
 
 /** The call itself was wrong; thrown before anything is sent. */
-export class UsageError extends LLMError {}
+export class UsageError extends LLMError {
+  constructor(code: ErrorCode, message: string, options: LLMErrorOptions = {}) {
+    super(code, message, { ...options, phase: options.phase ?? 'request' })
+  }
+}
 
 // Names are set on the prototypes, so that minified bundles keep them and instances stay small.
 const names: [new (...args: never[]) => LLMError, string][] = [

@@ -83,9 +83,10 @@ export type Reasoning = { readonly effort: 'low' | 'medium' | 'high' } | { reado
 export interface LLMWarning {
   /**
    * `'unsupported'`: the provider has no means to do all that an option asks, and does less. `'not-streamed'`: the answer was
-   * asked for as a stream, and came in one piece.
+   * asked for as a stream, and came in one piece. `'data-after-end'`: the service went on after it had said that the answer was
+   * complete, which was ignored.
    */
-  readonly code: 'dropped-content' | 'not-streamed' | 'unsupported'
+  readonly code: 'data-after-end' | 'dropped-content' | 'not-streamed' | 'unsupported'
   readonly message: string
 }
 

@@ -157,7 +157,7 @@ async function loadClient({ apiKey, baseURL, fetch }: AnthropicOptions): Promise
   const key = requireApiKey('anthropic', 'Anthropic', 'ANTHROPIC_API_KEY', apiKey ?? ANTHROPIC_API_KEY, isOwnServer)
   const sdk = await loadSdk<{ Anthropic: new (options: object) => AnthropicClient }>(
     'anthropic',
-    '@anthropic-ai/sdk (version 1)',
+    '@anthropic-ai/sdk@1',
     () => import('@anthropic-ai/sdk'),
   )
   return new sdk.Anthropic({ apiKey: key, ...(baseURL && { baseURL }), ...(fetch && { fetch }) })
@@ -176,7 +176,7 @@ function toReportedError(error: unknown): LLMError {
   const providerCode = typeof type === 'string' ? type : undefined
   return toHttpError({
     provider: providerName,
-    status: errorStatuses[providerCode ?? ''] ?? 500,
+    status: errorStatuses.get(providerCode) ?? 500,
     providerCode,
     providerMessage: messageIn(error),
     inStream: true,
@@ -323,30 +323,37 @@ function toImageSource(part: ImagePart): Json {
 
 // ----------------------------------------------------------------------------------------------------------------- events
 
-const finishReasons: Partial<Record<string, FinishReason>> = {
-  end_turn: 'stop',
-  stop_sequence: 'stop',
-  max_tokens: 'length',
-  model_context_window_exceeded: 'length',
-  tool_use: 'tool-calls',
-  refusal: 'refusal',
-  pause_turn: 'pause',
-  compaction: 'pause',
-}
+const finishReasons: ReadonlyMap<unknown, FinishReason> = new Map(
+  Object.entries({
+    end_turn: 'stop',
+    stop_sequence: 'stop',
+    max_tokens: 'length',
+    model_context_window_exceeded: 'length',
+    tool_use: 'tool-calls',
+    refusal: 'refusal',
+    pause_turn: 'pause',
+    compaction: 'pause',
+  } as const),
+)
 
 /** HTTP statuses of the errors that may arrive inside a stream. */
-const errorStatuses: Partial<Record<string, number>> = {
-  invalid_request_error: 400,
-  authentication_error: 401,
-  billing_error: 402,
-  permission_error: 403,
-  not_found_error: 404,
-  request_too_large: 413,
-  rate_limit_error: 429,
-  api_error: 500,
-  timeout_error: 504,
-  overloaded_error: 529,
-}
+const errorStatuses: ReadonlyMap<unknown, number> = new Map(
+  Object.entries({
+    invalid_request_error: 400,
+    authentication_error: 401,
+    billing_error: 402,
+    permission_error: 403,
+    not_found_error: 404,
+    request_too_large: 413,
+    rate_limit_error: 429,
+    api_error: 500,
+    timeout_error: 504,
+    overloaded_error: 529,
+  } as const),
+)
+
+/** What the model writes itself; other blocks are of the service's own tools. */
+const ownBlocks = new Set<unknown>(['text', 'thinking', 'tool_use'])
 
 /** An open content block. `json` is what `input_json_delta`s brought so far. */
 interface Block {
@@ -514,11 +521,11 @@ class AnthropicEventMapper extends EventMapper {
   #finish(out: StreamEvent[]): void {
     const reason = this.#stopReason
     if (reason === undefined) throw protocolError(providerName, 'the answer ended without a stop reason')
-    const finishReason = finishReasons[reason] ?? 'other'
+    const finishReason = finishReasons.get(reason) ?? 'other'
     for (const { content } of this.#blocks.values()) {
       // A token limit may cut a block that then never stops; nothing else may.
       if (finishReason !== 'length') throw protocolError(providerName, 'the answer ended inside a content block')
-      if (!['text', 'thinking', 'tool_use'].includes(content['type'] as string)) out.push(cutBlock)
+      if (!ownBlocks.has(content['type'])) out.push(cutBlock)
     }
     this.isFinished = true
     const usage = usageOf(this.#usage)
@@ -544,10 +551,9 @@ function* eventsOf({ content, stop_reason: reason, stop_details: details, ...mes
       const partial_json = JSON.stringify(block['input'] ?? {})
       yield { type: 'content_block_delta', index, delta: { type: 'input_json_delta', partial_json } }
     }
-    // A call that a token limit cut stays open, as it does in a stream.
-    const mayBeCut = finishReasons[String(reason)] === 'length' && index === content.length - 1
-    if (!mayBeCut || block['type'] === 'text' || block['type'] === 'thinking')
-      yield { type: 'content_block_stop', index }
+    // A server tool's call that a token limit may have cut stays open, as it does in a stream.
+    const mayBeCut = finishReasons.get(reason) === 'length' && index === content.length - 1
+    if (!mayBeCut || ownBlocks.has(block['type'])) yield { type: 'content_block_stop', index }
   }
   yield { type: 'message_delta', delta: { stop_reason: reason, stop_details: details }, usage: message['usage'] }
   yield { type: 'message_stop' }

@@ -1,4 +1,3 @@
-import { StreamError } from '../errors.ts'
 import { defaultMaxEventLength, EventReader, eventTooLong, type Framing, type WireLimits } from './event-reader.ts'
 
 /** Reads a body that is one JSON value, an answer in one piece. */
@@ -18,16 +17,12 @@ export class JsonBodyReader extends EventReader {
     this.#pieces.push(text)
   }
 
-  protected override end(): void {
+  protected override end(): boolean {
     const data = this.#pieces.join('').trim()
-    if (data === '') return
-    if (/^[[{]/.test(data) && !isJson(data)) {
-      throw new StreamError('stream_truncated', 'The body ended before the answer was complete.', {
-        retryable: true,
-        phase: 'stream',
-      })
-    }
-    this.events.push({ data })
+    // What does not begin as an object or a list is not cut, but something else.
+    const isCut = /^[[{]/.test(data) && !isJson(data)
+    if (data !== '' && !isCut) this.events.push({ data })
+    return isCut
   }
 }
 
@@ -41,6 +36,7 @@ function isJson(text: string): boolean {
 }
 
 export const jsonBody: Framing = {
+  name: 'JSON',
   contentType: 'json',
   open: (body, limits) => new JsonBodyReader(body, limits),
 }

@@ -3,7 +3,7 @@ import type { StreamEvent } from '../events.ts'
 import { fromBatches, notStreamed, type StreamEvents } from '../provider.ts'
 import type { LLMWarning } from '../request.ts'
 import { type EventMapper, type Json, protocolError } from './event-mapper.ts'
-import type { EventReader, Framing, WireEvent, WireLimits } from './event-reader.ts'
+import { endOfEvents, type EventReader, type Framing, type WireEvent, type WireLimits } from './event-reader.ts'
 import { jsonBody } from './json-body.ts'
 import { readText } from './read-text.ts'
 import { serverSentEvents } from './server-sent-events.ts'
@@ -35,12 +35,13 @@ export interface SdkStream {
  */
 export async function* readSdkStream(options: SdkStream): AsyncGenerator<StreamEvent[], void, undefined> {
   const { provider, signal, limits, requestIdHeader } = options
+  let response: Response | undefined
   let reader: EventReader | undefined
   let mapper: EventMapper | undefined
   let requestId: string | undefined
   try {
     const { call } = await options.send()
-    const response = await rawResponse(call)
+    response = await rawResponse(call)
     requestId = response?.headers.get(requestIdHeader) ?? undefined
     // Binary frames (Bedrock), or no response to be had: what the SDK makes of it.
     const given = response && !isBinary(response) ? undefined : { answer: await call }
@@ -53,6 +54,7 @@ export async function* readSdkStream(options: SdkStream): AsyncGenerator<StreamE
       if (isIterable(answer)) yield* mapIterator(answer, mapper, signal)
       else yield* mapReads(once([answer]), mapper, signal)
     } else if (response && framing) {
+      yield []
       reader = framing.open(await eventBody(response, framing, options), limits)
       yield* mapReads(isWhole ? wholeAnswer(reader, mapper, options) : events(reader, provider), mapper, signal)
     }
@@ -61,8 +63,9 @@ export async function* readSdkStream(options: SdkStream): AsyncGenerator<StreamE
     if (rest.length > 0) yield rest
     throw describeError(toError(error, options, signal, mapper ? 'stream' : 'connect'), { requestId })
   } finally {
-    if (mapper?.isFinished) reader?.drain()
-    else reader?.cancel()
+    if (!reader) response?.body?.cancel().catch(() => undefined)
+    else if (mapper?.isFinished) reader.drain()
+    else reader.cancel()
   }
 }
 
@@ -118,7 +121,7 @@ function wholeAnswer(reader: EventReader, mapper: EventMapper, { provider, toRep
     if (read) return [...parsed(provider, read)].flat()
     if (text === undefined || mapper.hasStarted) return undefined
     const error = errorIn(text)
-    throw error === undefined ? unexpectedContent(provider, 'other JSON') : toReportedError(error)
+    throw error === undefined ? unexpectedContent(provider, 'other JSON', jsonBody) : toReportedError(error)
   }
 }
 
@@ -131,7 +134,7 @@ function once(events: readonly unknown[]): Read {
   }
 }
 
-/** How long what may still follow the terminal evidence is waited for. */
+/** How long what may still follow the terminal evidence is waited for, all in all. */
 const restMs = 1000
 
 /** Maps reads until the answer is complete. */
@@ -140,9 +143,12 @@ async function* mapReads(
   mapper: EventMapper,
   signal: AbortSignal,
 ): AsyncGenerator<StreamEvent[], void, undefined> {
+  let left = restMs
   for (;;) {
-    const events = await (mapper.mayEnd ? readRest(read, signal) : read())
+    const from = performance.now()
+    const events = await (mapper.mayEnd ? readRest(read, left, signal) : read())
     if (!events) break
+    if (mapper.mayEnd) left -= performance.now() - from
     yield mapper.push(events)
     if (mapper.hasEnded()) return
   }
@@ -169,6 +175,7 @@ async function* mapIterator(
     }
   }
   try {
+    yield []
     yield* mapReads(read, mapper, signal)
   } finally {
     // A generator that waits for its next event would only leave after that.
@@ -179,9 +186,9 @@ async function* mapIterator(
 }
 
 /** Waits a moment for what may follow the evidence. A connection that breaks then has lost nothing that counts. */
-async function readRest(read: Read, signal: AbortSignal): Promise<Iterable<unknown> | undefined> {
+async function readRest(read: Read, milliseconds: number, signal: AbortSignal): Promise<Iterable<unknown> | undefined> {
   let timer: ReturnType<typeof setTimeout> | undefined
-  const tooLate = new Promise<undefined>((resolve) => (timer = setTimeout(resolve, restMs, undefined)))
+  const tooLate = new Promise<undefined>((resolve) => (timer = setTimeout(resolve, milliseconds, undefined)))
   try {
     const rest = read().catch((error: unknown) => {
       if (signal.aborted || isLLMError(error)) throw error
@@ -223,25 +230,26 @@ async function eventBody(
   const error = contentType.includes('json') ? errorIn(await readText(body)) : undefined
   if (error !== undefined) throw toReportedError(error)
   body.cancel().catch(() => undefined)
-  throw unexpectedContent(provider, contentType.split(';')[0]!)
+  throw unexpectedContent(provider, contentType.split(';')[0]!, framing)
 }
 
-function unexpectedContent(provider: string, what: string): StreamError {
+function unexpectedContent(provider: string, what: string, due: Framing): StreamError {
   return new StreamError(
     'unexpected_content_type',
-    `${provider} answered with ${what} where an answer of the model was due. Check the base URL, and any gateway in between.`,
+    `${provider} answered with ${what} in place of ${due.name}. Check the base URL, and any gateway in between.`,
     { retryable: true, phase: 'stream', provider },
   )
 }
 
 /** Parses one by one, so that what stands before a fault still counts. */
 function* parsed(provider: string, events: readonly WireEvent[]): Generator<unknown, void, undefined> {
-  for (const { data } of events) {
+  for (const wireEvent of events) {
+    if (wireEvent === endOfEvents) yield endOfEvents
     // An empty event is how some gateways keep a connection alive.
-    if (data === '') continue
+    if (wireEvent.data === '') continue
     let event: unknown
     try {
-      event = JSON.parse(data)
+      event = JSON.parse(wireEvent.data)
     } catch {
       // The parser's own message would quote the answer.
       throw protocolError(provider, 'an event is not JSON')

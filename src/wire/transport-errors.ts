@@ -43,10 +43,12 @@ const statusCodes: Partial<Record<number, ErrorCode>> = {
 }
 
 /** Reasons that a status hides: an account without credit is not a matter of waiting. */
-const reasonCodes: Partial<Record<string, ErrorCode>> = {
-  insufficient_quota: 'quota_exhausted',
-  billing_hard_limit_reached: 'quota_exhausted',
-}
+const reasonCodes: ReadonlyMap<unknown, ErrorCode> = new Map(
+  Object.entries({
+    insufficient_quota: 'quota_exhausted',
+    billing_hard_limit_reached: 'quota_exhausted',
+  } as const),
+)
 
 const hints: Partial<Record<ErrorCode, string>> = {
   authentication: 'Check the API key.',
@@ -68,6 +70,11 @@ const reasonHints: readonly (readonly [RegExp, string])[] = [
   [/\bimages?\b|vision/i, 'If the model does not see pictures, leave them out, or use one that does.'],
 ]
 
+/** What of an explanation is searched for a reason: searching takes longer than it is long, and the reason is named first. */
+function searched(words = ''): string {
+  return words.slice(0, 1000)
+}
+
 /** Statuses under which a service may say that it does not stream. */
 const refusals = new Set([400, 403, 404, 405, 406, 415, 422, 501])
 
@@ -81,7 +88,7 @@ const streamRefusal = (() => {
 
 /** Whether a service would rather answer in one piece. */
 function refusesStream({ status, parameter, providerCode = '', providerMessage = '' }: HttpFailure): boolean {
-  const words = `${providerCode.replaceAll('_', ' ')}. ${providerMessage}`
+  const words = `${providerCode.slice(0, 100).replaceAll('_', ' ')}. ${searched(providerMessage)}`
   return refusals.has(status) && (parameter === 'stream' || streamRefusal.test(words))
 }
 
@@ -92,13 +99,13 @@ export function toHttpError(failure: HttpFailure): HttpError {
   const { provider, status, providerCode, providerMessage, headers, requestId, inStream } = failure
   const code =
     failure.code ??
-    reasonCodes[providerCode ?? ''] ??
+    reasonCodes.get(providerCode) ??
     (refusesStream(failure) ? 'streaming_unsupported' : undefined) ??
     statusCodes[status] ??
     (status >= 500 ? 'server_error' : 'http_error')
   const what = inStream ? `${provider} reported an error in its stream` : `${provider} answered with an error`
   const isRefusal = code !== 'streaming_unsupported' && [400, 404, 422].includes(status)
-  const reason = isRefusal ? reasonHints.find(([pattern]) => pattern.test(providerMessage ?? '')) : undefined
+  const reason = isRefusal ? reasonHints.find(([pattern]) => pattern.test(searched(providerMessage))) : undefined
   const hint = reason?.[1] ?? hints[code]
   const where = providerMessage === undefined ? '' : ' Its explanation is in `providerMessage`.'
   const shouldRetry = headers?.get('x-should-retry')
@@ -185,6 +192,7 @@ export function toTransportError(
       retryable: true,
       phase,
       provider,
+      reason: 'reset',
       cause: error,
     })
   }
@@ -193,7 +201,7 @@ export function toTransportError(
     return new UsageError(
       'invalid_argument',
       'A header of the request holds characters that HTTP does not allow. Check the API key and `headers`.',
-      { phase: 'request', provider },
+      { provider },
     )
   }
   const isNetwork = kind.includes('Connection') || error instanceof TypeError
@@ -212,16 +220,23 @@ function firstString(...candidates: unknown[]): string | undefined {
 
 /** The human sentence in an error body `{ error: { message } }` or `{ message }`. */
 export function messageIn(body: unknown): string | undefined {
-  if (typeof body !== 'object' || body === null) return undefined
-  const { message, error } = body as { message?: unknown; error?: unknown }
-  return typeof message === 'string' ? message : messageIn(error)
+  // Not by recursion: how deep it goes is the sender's choice.
+  while (typeof body === 'object' && body !== null) {
+    const { message, error } = body as { message?: unknown; error?: unknown }
+    if (typeof message === 'string') return message
+    body = error
+  }
+  return undefined
 }
 
 /** The member of the request that an error body `{ error: { param } }` or `{ param }` names. */
 export function parameterIn(body: unknown): string | undefined {
-  if (typeof body !== 'object' || body === null) return undefined
-  const { param, error } = body as { param?: unknown; error?: unknown }
-  return typeof param === 'string' ? param : parameterIn(error)
+  while (typeof body === 'object' && body !== null) {
+    const { param, error } = body as { param?: unknown; error?: unknown }
+    if (typeof param === 'string') return param
+    body = error
+  }
+  return undefined
 }
 
 /** The `error` of a body that is JSON, or of the first object in its list; `undefined` where it has none. */

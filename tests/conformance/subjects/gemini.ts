@@ -256,6 +256,7 @@ export const geminiSubject: Subject = {
       'a count that is none': [{ usageMetadata: 5 }],
       'two calls with one id': [chunk(Array(2).fill({ functionCall: { id: 'a', name: 'ask' } }))],
     },
+    signsOfLife: [': here\n\n'],
     jsonCode: 'unexpected_content_type',
     noAnswers: [
       ['a page that says it is a stream', `<html>${output}\n\n</html>\n`, 'empty_response'],
@@ -279,7 +280,7 @@ export const geminiSubject: Subject = {
     ),
   sdk: {
     module: '@google/genai',
-    install: '@google/genai',
+    install: '@google/genai@3',
     create: ({ fetch }) => {
       const retryOptions = { attempts: 5, initialDelay: 0.001 }
       return new GoogleGenAI({ apiKey: key, vertexai: false, httpOptions: { fetch, retryOptions } })
