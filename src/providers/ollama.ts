@@ -116,7 +116,12 @@ export function ollama(options: OllamaOptions): Provider {
           return send(await clientFor(), streaming ? body : unstreamed(body), signal, options)
         },
         createMapper: (requestId) =>
-          new OllamaEventMapper(tag, streaming, { model, raw: request.raw, requestId, warnings }),
+          new OllamaEventMapper(tag, streaming && !warnings.includes(notStreamed), {
+            model,
+            raw: request.raw,
+            requestId,
+            warnings,
+          }),
       })
     })
   }
@@ -543,10 +548,9 @@ class OllamaEventMapper extends EventMapper {
     // `/api/generate` has the members of a message in the event itself.
     const isGenerated = message === undefined && response !== undefined
     if (message === undefined && !isGenerated && done !== true) return
-    const isWhole =
-      !this.hasStarted && done === true && ((message as Json | null | undefined)?.['content'] ?? '') !== ''
+    const isWhole = done === true && !this.hasStarted && saysAnything(message)
     this.#start(event, out)
-    // The one body is one line, so that only this shows it.
+    // A body of one line: nothing else tells it from a stream.
     if (isWhole && this.#streaming) out.push({ type: 'warning', warning: notStreamed })
     if (isGenerated) this.#write({ ...event, content: response }, out)
     else if (message !== undefined) this.#write(toObject(providerName, message, 'a message'), out)
@@ -611,6 +615,11 @@ class OllamaEventMapper extends EventMapper {
     this.isFinished = true
     out.push({ type: 'finish', finishReason, providerFinishReason: word, usage: usageOf(event) })
   }
+}
+
+function saysAnything(message: unknown): boolean {
+  const { content, thinking, tool_calls: calls } = (message ?? {}) as Json
+  return Boolean(content || thinking || calls)
 }
 
 const strayTag: StreamEvent = {
