@@ -207,8 +207,13 @@ export function describeError<E extends LLMError>(
 /** The host's own word, or the name of an error of its making, e.g. `TimeoutError`. */
 function reasonWords(reason: unknown): string {
   if (typeof reason === 'string') return `: ${reason}`
-  const { name } = (reason ?? {}) as { name?: unknown }
-  return typeof name === 'string' && name !== 'AbortError' ? ` (${name})` : ''
+  try {
+    const { name } = (reason ?? {}) as { name?: unknown }
+    return typeof name === 'string' && name !== 'AbortError' ? ` (${name})` : ''
+  } catch {
+    // Anything can be a reason, also what throws when it is looked at.
+    return ''
+  }
 }
 
 /** The run was cancelled: by a signal, by `abort()`, or because the consumer left. `name` is `'AbortError'`. */
