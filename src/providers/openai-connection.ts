@@ -9,7 +9,7 @@ import { guardedFetch } from '../wire/guarded-fetch.ts'
 import { toBase64, toJsonText, toResultText } from '../wire/request-body.ts'
 import { environment, loadSdk, requireApiKey } from '../wire/sdk-client.ts'
 import { type StrictRules, strictSchemaFor } from '../wire/strict-schema.ts'
-import { messageIn, toHttpError } from '../wire/transport-errors.ts'
+import { messageIn, parameterIn, toHttpError } from '../wire/transport-errors.ts'
 
 /** How to reach a service: with a client of the SDK, or with what one is made of. */
 export interface OpenAIConnection<Client> {
@@ -43,11 +43,7 @@ export async function loadClient<Client>(
   const { OPENAI_API_KEY, OPENAI_BASE_URL } = environment()
   const isOwnServer = Boolean(fetch || baseURL || OPENAI_BASE_URL)
   const key = requireApiKey(caller, 'OpenAI', 'OPENAI_API_KEY', apiKey ?? OPENAI_API_KEY, isOwnServer)
-  const sdk = await loadSdk<{ OpenAI: new (options: object) => unknown }>(
-    caller,
-    'openai@7',
-    () => import('openai'),
-  )
+  const sdk = await loadSdk<{ OpenAI: new (options: object) => unknown }>(caller, 'openai@7', () => import('openai'))
   return new sdk.OpenAI({ apiKey: key, ...(baseURL && { baseURL }), fetch: guardedFetch(fetch) }) as Client
 }
 
@@ -92,6 +88,7 @@ export function toReportedError(provider: string, error: unknown): LLMError {
     status: status ?? words.map((word) => errorStatuses.get(word)).find((known) => known !== undefined) ?? 500,
     providerCode: words.find((word) => !/^\d+$/.test(word)),
     providerMessage: typeof error === 'string' ? error : messageIn(error),
+    parameter: parameterIn(error),
     inStream: true,
   })
 }
