@@ -48,8 +48,6 @@ async function outcomeOf(subject: Subject, body: Uint8Array, random: Random): Pr
   } catch (thrown) {
     if (!isLLMError(thrown)) throw thrown
     error = thrown
-    // Where a service writes text among its counts, that is shown.
-    if (error.usage) Object.defineProperty(error, 'usage', { value: { ...error.usage, raw: {} } })
     trace.onError(error)
     expectForeign(thrown.cause)
   }

@@ -79,5 +79,5 @@ function withoutSecrets(text: unknown): string {
     .replace(/\b([a-z][a-z0-9+.-]{0,20}:\/\/)[^\s/?#"']*@/gi, '$1…@')
     .replace(/(\b[a-z][a-z0-9+.-]{0,20}:\/\/[^\s?#"']*)[?#][^\s"']*/gi, '$1?…')
     .replace(/\b(bearer|basic)\s+[^\s"',]+/gi, '$1 …')
-    .replace(/\b([\w-]*(?:api-?key|authorization|token|cookie)["']?\s*[:=]\s*)[^\s]+/gi, '$1…')
+    .replace(/\b([\w-]{0,40}(?:api-?key|authorization|token|cookie)["']?\s*[:=]\s*)[^\s]+/gi, '$1…')
 }

@@ -1,5 +1,5 @@
 import { inspect } from 'node:util'
-import type { ResponseEvent } from 'fieldstream'
+import type { LLMError, ResponseEvent } from 'fieldstream'
 
 /** A field at one place, as a consumer who only joins deltas has it. */
 interface FieldView {
@@ -92,7 +92,9 @@ export class RunTrace {
     if (this.#outcome) this.#report(`an error comes after the run ended with \`${this.#outcome}\``)
     if (this.#calls.size > 0) this.#report('a run that delivered a `tool-call` fails')
     this.#outcome = 'error'
-    const words = this.#shownIn(printed(error))
+    // What a service counts is shown as it wrote it.
+    const counts = printed((error as LLMError | undefined)?.usage?.raw)
+    const words = this.#shownIn(printed(error), counts)
     if (words !== undefined)
       this.#report(`the error shows what the model wrote: ${JSON.stringify(words)}\n${printed(error)}`)
   }
@@ -179,7 +181,7 @@ export class RunTrace {
   }
 
   /** What of the answer stands in a text. */
-  #shownIn(text: string): string | undefined {
+  #shownIn(text: string, allowed: string): string | undefined {
     const runs = new Set<string>()
     for (let i = 0; i + tellingLength <= text.length; i++) runs.add(text.slice(i, i + tellingLength))
     const inputs = [...this.#inputs.values()].map((input) => input.text)
@@ -192,7 +194,7 @@ export class RunTrace {
       for (const piece of pieces) {
         for (let i = 0; i + tellingLength <= piece.length; i++) {
           const run = piece.slice(i, i + tellingLength)
-          if (runs.has(run)) return run
+          if (runs.has(run) && !allowed.includes(run)) return run
         }
       }
     }
@@ -205,7 +207,7 @@ export function printed(error: unknown): string {
   return [
     inspect(error, { depth: Infinity }),
     JSON.stringify(error),
-    JSON.stringify((error as { toJSON?: () => unknown }).toJSON?.()),
+    JSON.stringify((error as { toJSON?: () => unknown } | undefined)?.toJSON?.()),
     String(error),
   ].join('\n')
 }
