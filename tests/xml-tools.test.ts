@@ -430,14 +430,16 @@ describe('a request of tools as text', () => {
     ['"search" has a `definition`', { tools: [tool({ name: 'search', definition: { scripted: {} } })] }],
     ["`toolInput: 'native'`", { toolInput: 'native' }],
     ["`toolInput: 'json'`", { toolInput: 'json' }],
-  ])('is refused where it asks for what text cannot do: %s', (words, request) => {
+  ])('is refused where it asks for what text cannot do: %s', async (words, request) => {
     const provider: ScriptedProvider = scriptedProvider([])
-    const error = thrownBy(() =>
-      xmlTools(provider).stream(
-        { messages, tools: [ping], ...request },
-        { signal: new AbortController().signal, attempt: 1 },
-      ),
-    ) as LLMError
+    const send = async (): Promise<unknown> =>
+      collect(
+        xmlTools(provider).stream(
+          { messages, tools: [ping], ...request },
+          { signal: new AbortController().signal, attempt: 1 },
+        ),
+      )
+    const error = (await rejectionOf(send())) as LLMError
     expect(error).toBeInstanceOf(UsageError)
     expect(error).toMatchObject({ code: 'unsupported', retryable: false })
     expect(error.message).toContain(words)

@@ -1,4 +1,4 @@
-import { asLLMError, describeError, type LLMError, LLMTimeoutError } from '../errors.ts'
+import { AbortedError, asLLMError, describeError, type LLMError, LLMTimeoutError } from '../errors.ts'
 import type { StreamEvent } from '../events.ts'
 import type { StreamFunction } from '../middleware.ts'
 import { type AttemptTimeouts, type Provider, type ProviderContext, type StreamEvents, toBatches } from '../provider.ts'
@@ -98,7 +98,7 @@ class Attempt implements Batches {
   #read(): void {
     try {
       this.#source ??= this.#start()
-      this.#source.next().then(this.#onResult).catch(this.#onError)
+      this.#source.next().then(this.#onResult, this.#onError)
     } catch (error) {
       this.#onError(error)
     }
@@ -111,9 +111,23 @@ class Attempt implements Batches {
     return toBatches(this.#open(this.#controller.signal))
   }
 
-  readonly #onAbort = (): void => this.#controller.abort(this.#context.signal.reason)
+  /** A provider that does not heed its signal must not hold up whoever reads. */
+  readonly #onAbort = (): void => {
+    const { reason } = this.#context.signal as { reason: unknown }
+    this.#controller.abort(reason)
+    if (this.#pending) this.#onError(new AbortedError(reason))
+  }
 
-  readonly #onResult = ({ done, value }: IteratorResult<readonly StreamEvent[], unknown>): void => {
+  readonly #onResult = (result: IteratorResult<readonly StreamEvent[], unknown>): void => {
+    try {
+      this.#take(result)
+    } catch (error) {
+      // What a provider of somebody else's gave is no list of events.
+      this.#onError(error)
+    }
+  }
+
+  #take({ done, value }: IteratorResult<readonly StreamEvent[], unknown>): void {
     const now = performance.now()
     this.#waited += now - this.#waitingSince
     this.#waitingSince = now

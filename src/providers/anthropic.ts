@@ -14,11 +14,21 @@ import type { JsonSchema } from '../schema.ts'
 import type { Tool } from '../tool.ts'
 import { EventMapper, type Json, type MapperContext, protocolError, toObject, toText } from '../wire/event-mapper.ts'
 import type { WireLimits } from '../wire/event-reader.ts'
-import { dropped, foreign, own, toBase64, toOutputInstruction, toResultText } from '../wire/request-body.ts'
-import { clientOf, environment, loadSdk } from '../wire/sdk-client.ts'
+import {
+  dropped,
+  foreign,
+  own,
+  splitInstructions,
+  toBase64,
+  toOutputInstruction,
+  toResultText,
+  toSettings,
+} from '../wire/request-body.ts'
+import { clientOf, environment, loadSdk, requireApiKey } from '../wire/sdk-client.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
 import { type StrictRules, strictSchemaFor } from '../wire/strict-schema.ts'
 import { messageIn, toHttpError } from '../wire/transport-errors.ts'
+import { count, toUsage } from '../wire/usage.ts'
 
 export type { WireLimits }
 
@@ -138,17 +148,8 @@ export function toStreamEvents(stream: AsyncIterable<{ readonly type: string }>)
 
 async function loadClient({ apiKey, baseURL, fetch }: AnthropicOptions): Promise<AnthropicClient> {
   const { ANTHROPIC_API_KEY, ANTHROPIC_BASE_URL } = environment()
-  let key = apiKey ?? ANTHROPIC_API_KEY
-  if (!key) {
-    if (!fetch && !baseURL && !ANTHROPIC_BASE_URL) {
-      throw new UsageError(
-        'invalid_argument',
-        'No API key for Anthropic: set ANTHROPIC_API_KEY, or pass `apiKey` or `client` to anthropic().',
-      )
-    }
-    // A gateway or a `fetch` of one's own may need none, but the SDK insists. Left to itself it would read key files.
-    key = 'none'
-  }
+  const isOwnServer = Boolean(fetch || baseURL || ANTHROPIC_BASE_URL)
+  const key = requireApiKey('anthropic', 'Anthropic', 'ANTHROPIC_API_KEY', apiKey ?? ANTHROPIC_API_KEY, isOwnServer)
   const sdk = await loadSdk<{ Anthropic: new (options: object) => AnthropicClient }>(
     'anthropic',
     '@anthropic-ai/sdk (version 1)',
@@ -180,13 +181,8 @@ function toReportedError(error: unknown): LLMError {
 // ---------------------------------------------------------------------------------------------------------------- request
 
 function toRequestBody(request: LLMRequest, options: AnthropicOptions, warnings: LLMWarning[]): Json {
-  const { maxTokens = options.maxTokens ?? 8192, temperature, topP, stop, tools, toolChoice, reasoning } = request
-  const leading = request.messages.findIndex(({ role }) => role !== 'system')
-  const instructions = request.messages
-    .slice(0, leading < 0 ? undefined : leading)
-    .map(({ content }) => content as string)
-  if (request.system !== undefined) instructions.unshift(request.system)
-  const { output } = request
+  const { maxTokens = options.maxTokens ?? 8192, tools, toolChoice, output, reasoning } = request
+  const { instructions, conversation } = splitInstructions(request)
   const outputSchema = output && strictSchemaFor(output, strictRules, 'Anthropic', warnings)
   if (output && !outputSchema) instructions.push(toOutputInstruction(output))
   const forced = toolChoice === 'required' || typeof toolChoice === 'object'
@@ -199,13 +195,11 @@ function toRequestBody(request: LLMRequest, options: AnthropicOptions, warnings:
   const body: Json = {
     model: options.model,
     max_tokens: maxTokens,
-    messages: toMessages(leading < 0 ? [] : request.messages.slice(leading), warnings),
+    messages: toMessages(conversation, warnings),
     stream: true,
+    ...toSettings(request, { temperature: 'temperature', topP: 'top_p', stop: 'stop_sequences' }),
   }
   if (instructions.length > 0) body['system'] = instructions.join('\n\n')
-  if (temperature !== undefined) body['temperature'] = temperature
-  if (topP !== undefined) body['top_p'] = topP
-  if (stop && stop.length > 0) body['stop_sequences'] = stop
   if (reasoning) body['thinking'] = toThinking(reasoning)
   const outputConfig = {
     ...(reasoning && 'effort' in reasoning && { effort: reasoning.effort }),
@@ -519,14 +513,14 @@ class AnthropicEventMapper extends EventMapper {
       if (!['text', 'thinking', 'tool_use'].includes(content['type'] as string)) out.push(cutBlock)
     }
     this.isFinished = true
-    const usage = toUsage(this.#usage)
+    const usage = usageOf(this.#usage)
     out.push({ type: 'finish', finishReason, providerFinishReason: reason, usage, explanation: this.#explanation })
   }
 
   /** `message_delta` repeats running totals, so what is there replaces what was. */
   #mergeUsage(usage: unknown, out: StreamEvent[]): void {
     for (const [name, value] of Object.entries((usage ?? {}) as Json)) if (value !== null) this.#usage[name] = value
-    out.push({ type: 'usage', usage: toUsage(this.#usage) })
+    out.push({ type: 'usage', usage: usageOf(this.#usage) })
   }
 }
 
@@ -536,21 +530,12 @@ const cutBlock: StreamEvent = {
   warning: { code: 'dropped-content', message: 'A server tool call was cut and is left out of `messages`.' },
 }
 
-function toUsage(raw: Json): Usage {
-  const count = (name: string): number => (typeof raw[name] === 'number' ? raw[name] : 0)
-  const cacheReadTokens = count('cache_read_input_tokens')
-  const cacheWriteTokens = count('cache_creation_input_tokens')
+function usageOf(raw: Json): Usage {
+  const cacheReadTokens = count(raw['cache_read_input_tokens'])
+  const cacheWriteTokens = count(raw['cache_creation_input_tokens'])
   // Anthropic's `input_tokens` are those after the last cache point only.
-  const inputTokens = count('input_tokens') + cacheReadTokens + cacheWriteTokens
-  const outputTokens = count('output_tokens')
+  const inputTokens = count(raw['input_tokens']) + cacheReadTokens + cacheWriteTokens
+  const outputTokens = count(raw['output_tokens'])
   const reasoningTokens = (raw['output_tokens_details'] as Json | undefined)?.['thinking_tokens']
-  return {
-    inputTokens,
-    outputTokens,
-    totalTokens: inputTokens + outputTokens,
-    cacheReadTokens,
-    cacheWriteTokens,
-    ...(typeof reasoningTokens === 'number' && { reasoningTokens }),
-    raw: { ...raw },
-  }
+  return toUsage({ inputTokens, outputTokens, cacheReadTokens, cacheWriteTokens, reasoningTokens }, raw)
 }

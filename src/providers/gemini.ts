@@ -14,11 +14,20 @@ import type { JsonSchema } from '../schema.ts'
 import { EventMapper, type Json, type MapperContext, protocolError, toObject, toText } from '../wire/event-mapper.ts'
 import { readText } from '../wire/read-text.ts'
 import type { WireLimits } from '../wire/event-reader.ts'
-import { dropped, foreign, own as ownMetadata, toBase64, toJsonText } from '../wire/request-body.ts'
-import { clientOf, environment, loadSdk } from '../wire/sdk-client.ts'
+import {
+  dropped,
+  foreign,
+  own as ownMetadata,
+  splitInstructions,
+  toBase64,
+  toJsonText,
+  toSettings,
+} from '../wire/request-body.ts'
+import { clientOf, environment, loadSdk, requireApiKey } from '../wire/sdk-client.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
 import { type StrictRules, strictSchemaFor } from '../wire/strict-schema.ts'
 import { errorIn, type HttpFailure, messageIn, toHttpError } from '../wire/transport-errors.ts'
+import { count, toUsage } from '../wire/usage.ts'
 
 export type { WireLimits }
 
@@ -152,16 +161,8 @@ async function loadClient(options: GeminiOptions): Promise<GeminiClient> {
   let apiKey = options.apiKey
   if (!isVertex) {
     apiKey ??= GOOGLE_API_KEY || GEMINI_API_KEY
-    if (!apiKey) {
-      if (!fetch && !baseURL && !GOOGLE_GEMINI_BASE_URL) {
-        throw new UsageError(
-          'invalid_argument',
-          'No API key for Gemini: set GEMINI_API_KEY, or pass `apiKey` or `client` to gemini().',
-        )
-      }
-      // A gateway or a `fetch` of one's own may need none, but the SDK insists.
-      apiKey = 'none'
-    }
+    const isOwnServer = Boolean(fetch || baseURL || GOOGLE_GEMINI_BASE_URL)
+    apiKey = requireApiKey('gemini', 'Gemini', 'GEMINI_API_KEY', apiKey, isOwnServer)
   }
   const sdk = await loadSdk<{ GoogleGenAI: new (options: object) => GeminiClient }>(
     'gemini',
@@ -317,27 +318,24 @@ function toParameters(
   isVertex: boolean,
   warnings: LLMWarning[],
 ): Parameters {
-  const { maxTokens, temperature, topP, stop, tools, output, reasoning } = request
+  const { tools, output, reasoning } = request
   const { model } = options
   const own = request.providerOptions?.[providerName]
   if (typeof own?.['candidateCount'] === 'number' && own['candidateCount'] > 1) {
     throw new UsageError('unsupported', 'fieldstream reads one candidate: leave out `candidateCount`.')
   }
-  const leading = request.messages.findIndex(({ role }) => role !== 'system')
-  const instructions = request.messages
-    .slice(0, leading < 0 ? undefined : leading)
-    .map(({ content }) => content as string)
-  if (request.system !== undefined) instructions.unshift(request.system)
-  const contents = toContents(leading < 0 ? [] : request.messages.slice(leading), model, warnings)
+  const { instructions, conversation } = splitInstructions(request)
+  const contents = toContents(conversation, model, warnings)
   if (contents.length === 0) {
     throw new UsageError('invalid_argument', 'Gemini needs a message with content that is no system message.')
   }
-  const config: Json = {}
+  const config: Json = toSettings(request, {
+    maxTokens: 'maxOutputTokens',
+    temperature: 'temperature',
+    topP: 'topP',
+    stop: 'stopSequences',
+  })
   if (instructions.length > 0) config['systemInstruction'] = instructions.join('\n\n')
-  if (maxTokens !== undefined) config['maxOutputTokens'] = maxTokens
-  if (temperature !== undefined) config['temperature'] = temperature
-  if (topP !== undefined) config['topP'] = topP
-  if (stop && stop.length > 0) config['stopSequences'] = stop
   if (reasoning) config['thinkingConfig'] = { includeThoughts: true, ...toThinking(reasoning, model) }
   if (output)
     Object.assign(config, {
@@ -660,7 +658,7 @@ class GeminiEventMapper extends EventMapper {
       type: 'finish',
       finishReason: finishReason === 'stop' && this.#calls > 0 ? 'tool-calls' : finishReason,
       providerFinishReason: reason,
-      usage: toUsage(this.#usage),
+      usage: usageOf(this.#usage),
     })
   }
 
@@ -672,7 +670,7 @@ class GeminiEventMapper extends EventMapper {
   /** Each chunk has running totals. Some say nothing of tokens, and some take back what one before said. */
   #countTokens(usage: Json, out: StreamEvent[]): void {
     this.#usage = 'totalTokenCount' in usage ? usage : { ...this.#usage, ...usage }
-    out.push({ type: 'usage', usage: toUsage(this.#usage) })
+    out.push({ type: 'usage', usage: usageOf(this.#usage) })
   }
 
   #candidate({ content, finishReason }: Json, out: StreamEvent[]): void {
@@ -767,20 +765,15 @@ class GeminiEventMapper extends EventMapper {
   }
 }
 
-function toUsage(raw: Json): Usage {
-  const count = (name: string): number => (typeof raw[name] === 'number' ? raw[name] : 0)
-  const { thoughtsTokenCount } = raw
-  const inputTokens = count('promptTokenCount') + count('toolUsePromptTokenCount')
-  const outputTokens = count('candidatesTokenCount') + count('thoughtsTokenCount')
-  return {
-    inputTokens,
-    outputTokens,
-    totalTokens: inputTokens + outputTokens,
-    cacheReadTokens: count('cachedContentTokenCount'),
-    cacheWriteTokens: 0,
-    ...(typeof thoughtsTokenCount === 'number' && { reasoningTokens: thoughtsTokenCount }),
-    raw: { ...raw },
+function usageOf(raw: Json): Usage {
+  const { thoughtsTokenCount: reasoningTokens } = raw
+  const counts = {
+    inputTokens: count(raw['promptTokenCount']) + count(raw['toolUsePromptTokenCount']),
+    outputTokens: count(raw['candidatesTokenCount']) + count(reasoningTokens),
+    cacheReadTokens: count(raw['cachedContentTokenCount']),
+    reasoningTokens,
   }
+  return toUsage(counts, raw)
 }
 
 /** An object or a list whose end has not been written. */

@@ -16,11 +16,19 @@ import { EventMapper, type Json, type MapperContext, protocolError, toObject, to
 import type { WireLimits } from '../wire/event-reader.ts'
 import { jsonLines } from '../wire/json-lines.ts'
 import { readText } from '../wire/read-text.ts'
-import { dropped, foreign, own as ownMetadata, toOutputInstruction, toResultText } from '../wire/request-body.ts'
-import { clientOf, environment, loadSdk } from '../wire/sdk-client.ts'
+import {
+  dropped,
+  foreign,
+  own as ownMetadata,
+  toOutputInstruction,
+  toResultText,
+  toSettings,
+} from '../wire/request-body.ts'
+import { clientOf, environment, loadSdk, requireApiKey } from '../wire/sdk-client.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
 import { type ThinkTag, ThinkTagSplitter } from '../wire/think-tags.ts'
 import { messageIn, toHttpError } from '../wire/transport-errors.ts'
+import { count, toUsage } from '../wire/usage.ts'
 
 export type { WireLimits }
 
@@ -112,6 +120,8 @@ export function ollama(options: OllamaOptions): Provider {
   return {
     name: providerName,
     model,
+    // The server may have to load the model first.
+    timeouts: { firstByte: 600_000, firstOutput: 600_000 },
     // Its own calls come in one piece, and cannot be forced.
     toolInput: (request) => (canCallAsJson(request) ? 'json' : 'native'),
     stream,
@@ -167,14 +177,9 @@ async function loadClient({ host, apiKey, fetch, headers }: OllamaOptions): Prom
     )
   }
   const isHosted = /^https:\/\/ollama\.com(:443)?(\/|$)/.test(String(client.config?.host))
-  const hasKey =
-    apiKey || OLLAMA_API_KEY || Object.keys(headers ?? {}).some((name) => name.toLowerCase() === 'authorization')
-  if (isHosted && !fetch && !hasKey) {
-    throw new UsageError(
-      'invalid_argument',
-      'No API key for ollama.com: set OLLAMA_API_KEY, or pass `apiKey` or `client` to ollama().',
-    )
-  }
+  const isAuthorized = Object.keys(headers ?? {}).some((name) => name.toLowerCase() === 'authorization')
+  const needsNone = !isHosted || fetch !== undefined || isAuthorized
+  requireApiKey('ollama', 'ollama.com', 'OLLAMA_API_KEY', apiKey || OLLAMA_API_KEY, needsNone)
   return client
 }
 
@@ -305,13 +310,10 @@ function wordsOf(error: unknown): string | undefined {
 // ---------------------------------------------------------------------------------------------------------------- request
 
 function toRequestBody(request: LLMRequest, options: OllamaOptions, warnings: LLMWarning[]): Json {
-  const { system, maxTokens, temperature, topP, stop, output, reasoning } = request
+  const { system, output, reasoning } = request
   const { options: ownSettings, ...own } = request.providerOptions?.[providerName] ?? {}
   const settings: Json = {
-    ...(maxTokens !== undefined && { num_predict: maxTokens }),
-    ...(temperature !== undefined && { temperature }),
-    ...(topP !== undefined && { top_p: topP }),
-    ...(stop && stop.length > 0 && { stop }),
+    ...toSettings(request, { maxTokens: 'num_predict', temperature: 'temperature', topP: 'top_p', stop: 'stop' }),
     ...(ownSettings as Json | undefined),
   }
   const messages = toMessages(request.messages, warnings)
@@ -585,7 +587,7 @@ class OllamaEventMapper extends EventMapper {
     let finishReason: FinishReason = word === 'length' ? 'length' : word === 'stop' || word === '' ? 'stop' : 'other'
     if (finishReason === 'stop' && this.#callIds.size > 0) finishReason = 'tool-calls'
     this.isFinished = true
-    out.push({ type: 'finish', finishReason, providerFinishReason: word, usage: toUsage(event) })
+    out.push({ type: 'finish', finishReason, providerFinishReason: word, usage: usageOf(event) })
   }
 }
 
@@ -598,18 +600,8 @@ const strayTag: StreamEvent = {
   },
 }
 
-function toUsage(event: Json): Usage {
+function usageOf(event: Json): Usage {
   const raw = Object.fromEntries(Object.entries(event).filter(([name]) => /_(count|duration)$/.test(name)))
-  const count = (name: string): number => (typeof raw[name] === 'number' ? raw[name] : 0)
-  // Left out where the whole prompt was cached.
-  const inputTokens = count('prompt_eval_count')
-  const outputTokens = count('eval_count')
-  return {
-    inputTokens,
-    outputTokens,
-    totalTokens: inputTokens + outputTokens,
-    cacheReadTokens: 0,
-    cacheWriteTokens: 0,
-    raw,
-  }
+  // The count of the prompt is left out where all of it was cached.
+  return toUsage({ inputTokens: count(raw['prompt_eval_count']), outputTokens: count(raw['eval_count']) }, raw)
 }

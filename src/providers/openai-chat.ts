@@ -6,8 +6,9 @@ import type { Tool } from '../tool.ts'
 import { EventMapper, type Json, type MapperContext, protocolError, toObject, toText } from '../wire/event-mapper.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
 import { ThinkTagSplitter } from '../wire/think-tags.ts'
-import { dropped, foreign, own, toJsonText, toOutputInstruction } from '../wire/request-body.ts'
+import { dropped, foreign, own, toJsonText, toOutputInstruction, toSettings } from '../wire/request-body.ts'
 import { clientOf } from '../wire/sdk-client.ts'
+import { count, toUsage } from '../wire/usage.ts'
 import {
   CallInput,
   connectionOptions,
@@ -128,7 +129,7 @@ export function toChatStreamEvents(
 // ---------------------------------------------------------------------------------------------------------------- request
 
 function toRequestBody(request: LLMRequest, options: OpenAIChatOptions, warnings: LLMWarning[]): Json {
-  const { maxTokens, temperature, topP, stop, tools, toolChoice, output, reasoning } = request
+  const { tools, toolChoice, output, reasoning } = request
   const {
     name = defaultName,
     includeUsage = true,
@@ -141,12 +142,13 @@ function toRequestBody(request: LLMRequest, options: OpenAIChatOptions, warnings
     // Padding against eavesdroppers who count bytes. Only the public service has it, and others may refuse the option.
     ...(!options.baseURL && !options.client && { include_obfuscation: false }),
   }
-  const body: Json = { model: options.model, messages: toMessages(request, name, options, warnings), stream: true }
+  const body: Json = {
+    model: options.model,
+    messages: toMessages(request, name, options, warnings),
+    stream: true,
+    ...toSettings(request, { maxTokens: maxTokensName, temperature: 'temperature', topP: 'top_p', stop: 'stop' }),
+  }
   if (Object.keys(streamOptions).length > 0) body['stream_options'] = streamOptions
-  if (maxTokens !== undefined) body[maxTokensName] = maxTokens
-  if (temperature !== undefined) body['temperature'] = temperature
-  if (topP !== undefined) body['top_p'] = topP
-  if (stop && stop.length > 0) body['stop'] = stop
   if (output) body['response_format'] = toResponseFormat(output, jsonSchema, warnings)
   if (reasoning && 'effort' in reasoning) body['reasoning_effort'] = reasoning.effort
   if (tools && tools.length > 0) {
@@ -396,7 +398,7 @@ class ChatEventMapper extends EventMapper {
     if (typeof usage !== 'object' || usage === null) return
     this.#start(chunk, out)
     this.#usage = usage as Json
-    out.push({ type: 'usage', usage: toUsage(this.#usage) })
+    out.push({ type: 'usage', usage: usageOf(this.#usage) })
   }
 
   /** Some servers send a first chunk that names nothing yet. */
@@ -604,14 +606,13 @@ class ChatEventMapper extends EventMapper {
       call.input.end(own(this.provider, { ...(call.isCustom && { type: 'custom' }), ...call.rest }), out)
     })
     const explanation = this.#refusal === '' ? undefined : this.#refusal
-    const usage = toUsage(this.#usage ?? {})
+    const usage = usageOf(this.#usage ?? {})
     this.isFinished = true
     out.push({ type: 'finish', finishReason, providerFinishReason: reason, usage, explanation })
   }
 }
 
-function toUsage(raw: Json): Usage {
-  const count = (...values: unknown[]): number => values.find((value) => typeof value === 'number') ?? 0
+function usageOf(raw: Json): Usage {
   const input = (raw['prompt_tokens_details'] ?? {}) as Json
   const output = (raw['completion_tokens_details'] ?? {}) as Json
   const inputTokens = count(raw['prompt_tokens'])
@@ -623,10 +624,10 @@ function toUsage(raw: Json): Usage {
   // Some servers count reasoning beside the answer; their total tells.
   const isBeside = reasoningTokens !== undefined && total === inputTokens + completion + reasoningTokens
   const outputTokens = isBeside ? completion + reasoningTokens : completion
-  return {
+  const counts = {
     inputTokens,
     outputTokens,
-    totalTokens: total || inputTokens + outputTokens,
+    totalTokens: total,
     cacheReadTokens: count(
       input['cached_tokens'],
       raw['prompt_cache_hit_tokens'],
@@ -634,7 +635,7 @@ function toUsage(raw: Json): Usage {
       raw['cache_read_input_tokens'],
     ),
     cacheWriteTokens: count(input['cache_write_tokens'], raw['cache_creation_input_tokens']),
-    ...(reasoningTokens !== undefined && { reasoningTokens }),
-    raw: { ...raw },
+    reasoningTokens,
   }
+  return toUsage(counts, raw)
 }

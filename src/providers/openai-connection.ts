@@ -6,7 +6,7 @@ import type { Tool } from '../tool.ts'
 import { type Json, toText } from '../wire/event-mapper.ts'
 import type { WireLimits } from '../wire/event-reader.ts'
 import { toBase64, toJsonText, toResultText } from '../wire/request-body.ts'
-import { environment, loadSdk } from '../wire/sdk-client.ts'
+import { environment, loadSdk, requireApiKey } from '../wire/sdk-client.ts'
 import { type StrictRules, strictSchemaFor } from '../wire/strict-schema.ts'
 import { messageIn, toHttpError } from '../wire/transport-errors.ts'
 
@@ -37,17 +37,8 @@ export async function loadClient<Client>(
   { apiKey, baseURL, fetch }: OpenAIConnection<Client>,
 ): Promise<Client> {
   const { OPENAI_API_KEY, OPENAI_BASE_URL } = environment()
-  let key = apiKey ?? OPENAI_API_KEY
-  if (!key) {
-    if (!fetch && !baseURL && !OPENAI_BASE_URL) {
-      throw new UsageError(
-        'invalid_argument',
-        `No API key for OpenAI: set OPENAI_API_KEY, or pass \`apiKey\` or \`client\` to ${caller}().`,
-      )
-    }
-    // A local server, a gateway or a `fetch` of one's own may need none, but the SDK insists.
-    key = 'none'
-  }
+  const isOwnServer = Boolean(fetch || baseURL || OPENAI_BASE_URL)
+  const key = requireApiKey(caller, 'OpenAI', 'OPENAI_API_KEY', apiKey ?? OPENAI_API_KEY, isOwnServer)
   const sdk = await loadSdk<{ OpenAI: new (options: object) => unknown }>(
     caller,
     'openai (version 6.49 or later)',

@@ -5,8 +5,9 @@ import type { LLMRequest, LLMWarning, Message, ToolChoice } from '../request.ts'
 import type { Tool } from '../tool.ts'
 import { EventMapper, type Json, type MapperContext, protocolError, toObject, toText } from '../wire/event-mapper.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
-import { dropped, foreign, own, toJsonText } from '../wire/request-body.ts'
+import { dropped, foreign, own, toJsonText, toSettings } from '../wire/request-body.ts'
 import { clientOf } from '../wire/sdk-client.ts'
+import { count, toUsage } from '../wire/usage.ts'
 import {
   CallInput,
   connectionOptions,
@@ -111,7 +112,7 @@ const reported = (error: unknown) => toReportedError(providerName, error)
 // ---------------------------------------------------------------------------------------------------------------- request
 
 function toRequestBody(request: LLMRequest, options: OpenAIOptions, warnings: LLMWarning[]): Json {
-  const { system, maxTokens, temperature, topP, stop, tools, toolChoice, output, reasoning } = request
+  const { system, stop, tools, toolChoice, output, reasoning } = request
   const { store, reasoningSummary } = options
   if (stop && stop.length > 0) {
     throw new UsageError(
@@ -126,11 +127,9 @@ function toRequestBody(request: LLMRequest, options: OpenAIOptions, warnings: LL
     stream: true,
     // Padding against eavesdroppers who count bytes; it doubles what is read.
     stream_options: { include_obfuscation: false },
+    ...toSettings(request, { maxTokens: 'max_output_tokens', temperature: 'temperature', topP: 'top_p' }),
   }
   if (system !== undefined) body['instructions'] = system
-  if (maxTokens !== undefined) body['max_output_tokens'] = maxTokens
-  if (temperature !== undefined) body['temperature'] = temperature
-  if (topP !== undefined) body['top_p'] = topP
   if (output) body['text'] = { format: { type: 'json_schema', ...toJsonFormat(output, warnings) } }
   if (reasoning) body['reasoning'] = { ...reasoning, ...(reasoningSummary && { summary: reasoningSummary }) }
   if (store !== undefined) body['store'] = store
@@ -497,7 +496,7 @@ class ResponsesEventMapper extends EventMapper {
 
   #end(type: string, response: Json, out: StreamEvent[]): void {
     this.#start(response, out)
-    const usage = toUsage((response['usage'] ?? {}) as Json)
+    const usage = usageOf((response['usage'] ?? {}) as Json)
     if (response['usage']) out.push({ type: 'usage', usage })
     if (type === 'response.failed') throw reported(response['error'])
     const details = (response['incomplete_details'] ?? {}) as Json
@@ -531,20 +530,16 @@ function settle(call: CallInput | undefined, whole: unknown, out: StreamEvent[])
     throw protocolError(providerName, 'the arguments of a tool call are not what their pieces were')
 }
 
-function toUsage(raw: Json): Usage {
-  const count = (value: unknown): number => (typeof value === 'number' ? value : 0)
+function usageOf(raw: Json): Usage {
   const input = (raw['input_tokens_details'] ?? {}) as Json
   const output = (raw['output_tokens_details'] ?? {}) as Json
-  const inputTokens = count(raw['input_tokens'])
-  const outputTokens = count(raw['output_tokens'])
-  const reasoningTokens = output['reasoning_tokens']
-  return {
-    inputTokens,
-    outputTokens,
-    totalTokens: count(raw['total_tokens']) || inputTokens + outputTokens,
+  const counts = {
+    inputTokens: count(raw['input_tokens']),
+    outputTokens: count(raw['output_tokens']),
+    totalTokens: count(raw['total_tokens']),
     cacheReadTokens: count(input['cached_tokens']),
     cacheWriteTokens: count(input['cache_write_tokens']),
-    ...(typeof reasoningTokens === 'number' && { reasoningTokens }),
-    raw: { ...raw },
+    reasoningTokens: output['reasoning_tokens'],
   }
+  return toUsage(counts, raw)
 }

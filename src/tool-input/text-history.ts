@@ -9,7 +9,7 @@ export interface TextHistoryStyle {
 }
 
 /** The calls that the assistant made in a conversation. */
-export function toolCallsOf(messages: readonly Message[]): ToolCallPart[] {
+function toolCallsOf(messages: readonly Message[]): ToolCallPart[] {
   return messages.flatMap(({ role, content }) =>
     role === 'assistant' && typeof content !== 'string' ? content.filter((part) => part.type === 'tool-call') : [],
   )

@@ -2,8 +2,6 @@ import { UsageError } from '../errors.ts'
 import type { Provider } from '../provider.ts'
 import type { LLMRequest } from '../request.ts'
 import { throughChannel } from './channel.ts'
-import { toolCallsOf } from './text-history.ts'
-import { xmlChannel } from './xml-channel.ts'
 
 /**
  * A provider whose model calls tools in the text of its answer, for models that have no tool calls of their own:
@@ -22,7 +20,7 @@ export function xmlTools(provider: Provider): Provider {
     throw new UsageError('invalid_argument', "xmlTools() takes a provider, e.g. xmlTools(ollama({ model: 'gemma2' })).")
   const { name, model } = provider
   const stream = provider.stream.bind(provider)
-  const streamWithTools = throughChannel(stream, xmlChannel)
+  const streamWithTools = throughChannel(stream, 'xml')
   return {
     name,
     model,
@@ -43,5 +41,9 @@ export function xmlTools(provider: Provider): Provider {
 }
 
 function concernsTools({ tools = [], messages }: LLMRequest): boolean {
-  return tools.length > 0 || messages.some(({ role }) => role === 'tool') || toolCallsOf(messages).length > 0
+  const hasCalls = messages.some(
+    ({ role, content }) =>
+      role === 'assistant' && typeof content !== 'string' && content.some(({ type }) => type === 'tool-call'),
+  )
+  return tools.length > 0 || messages.some(({ role }) => role === 'tool') || hasCalls
 }

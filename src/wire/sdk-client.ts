@@ -67,6 +67,23 @@ export function clientOf<Client, Options extends Connection<Client>>(
   return () => Promise.resolve(client)
 }
 
+/** The key for a client made here. `needsNone`: a gateway, or a `fetch` of one's own, may need none. */
+export function requireApiKey(
+  caller: string,
+  service: string,
+  variable: string,
+  key: string | undefined,
+  needsNone: boolean,
+): string {
+  if (key) return key
+  // SDKs insist on one, and left to themselves look for it elsewhere.
+  if (needsNone) return 'none'
+  throw new UsageError(
+    'invalid_argument',
+    `No API key for ${service}: set ${variable}, or pass \`apiKey\` or \`client\` to ${caller}().`,
+  )
+}
+
 /** The SDK's module, loaded when first needed. `install` is what is to be installed where it is missing. */
 export async function loadSdk<Module>(caller: string, install: string, load: () => Promise<Module>): Promise<Module> {
   try {
