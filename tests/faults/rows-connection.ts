@@ -275,6 +275,7 @@ export const connectionRows: readonly Row[] = [
         name,
         script: [head({ 'content-type': contentType }, { status: 500 }), ...body],
         promised: { code: 'server_error', phase: 'connect', attempts: 2 },
+        timeouts: { firstByte: 1500 },
         within: 2000,
       })
       return [

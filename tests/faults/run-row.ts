@@ -1,4 +1,3 @@
-import assert from 'node:assert/strict'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { inspect } from 'node:util'
 import {
@@ -87,7 +86,9 @@ function labOf(wire: Wire): { lab: Lab; sawText: () => void; stop: () => Promise
       },
     },
     sawText: () => saw.resolve(undefined),
-    stop: async () => void (await Promise.all(servers.map((server) => server.stop()))),
+    stop: async () => {
+      await Promise.all(servers.map((server) => server.stop()))
+    },
   }
 }
 
@@ -139,6 +140,7 @@ async function attempt(
   })
   const startedAt = performance.now()
   const stream = client.stream({ ...request, ...one.request } as never) as unknown as ResponseStream
+  const { text: wholeText = planted.text, inputs = [usualInput] } = one.expected ?? {}
   const faults: string[] = []
   let error: LLMError | undefined
   let text = ''
@@ -150,6 +152,7 @@ async function attempt(
       if (ends > 0) faults.push(`${event.type} after the end`)
       if (event.type === 'text-delta') {
         text += event.delta
+        if (!event.delta.isWellFormed() && wholeText.isWellFormed()) faults.push('a delta ends within a character')
         sawText()
       } else if (event.type === 'field-delta') message += event.delta
       else if (event.type === 'start') attempts = event.attempt
@@ -167,7 +170,6 @@ async function attempt(
   })) as LLMResponse | undefined
   if (ends !== 1) faults.push(`${ends} ends`)
   if ((response === undefined) === (error === undefined)) faults.push('final() and the loop differ')
-  const { text: wholeText = planted.text, inputs = [usualInput] } = one.expected ?? {}
   if (response) {
     if (response.text !== wholeText || text !== wholeText) faults.push('the text is not the one that was sent')
     const got = response.toolCalls.map(({ input }) => input)
