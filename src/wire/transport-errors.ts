@@ -163,6 +163,7 @@ export function toTransportError(
       retryable: true,
       phase,
       provider,
+      reason: 'reset',
       cause: error,
     })
   }
