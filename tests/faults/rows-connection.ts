@@ -360,7 +360,7 @@ export const connectionRows: readonly Row[] = [
     cases: () => [
       {
         script: [{ end: 'stall' }],
-        timeouts: { firstByte: 150 },
+        timeouts: { firstByte: 250 },
         promised: { code: 'timeout', phase: 'first_byte', attempts: 2 },
       },
     ],

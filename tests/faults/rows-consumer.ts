@@ -1,15 +1,6 @@
 import assert from 'node:assert/strict'
 import { setTimeout as sleep } from 'node:timers/promises'
-import {
-  fallback,
-  type LLMError,
-  type PolicyError,
-  retry,
-  type RetryOptions,
-  StreamingLLMClient,
-  timeout,
-  type TimeoutOptions,
-} from 'fieldstream'
+import { fallback, type LLMError, retry, StreamingLLMClient, timeout } from 'fieldstream'
 import type { FaultConnection, Script } from './fault-server.ts'
 import type { Case, Lab, Row } from './row.ts'
 import { ask, quietFaults, request } from './run-row.ts'
@@ -447,7 +438,7 @@ export const consumerRows: readonly Row[] = [
           assert.equal(error.code, 'attempts_exhausted')
           assert.equal(error.status, 503)
           assert.deepEqual(
-            (error as PolicyError).errors.map(({ code }) => code),
+            (error as unknown as { errors: readonly LLMError[] }).errors.map(({ code }) => code),
             ['server_error', 'overloaded'],
           )
           assert.deepEqual([first.requests.length, second.requests.length], [1, 1])
@@ -531,8 +522,7 @@ export const consumerRows: readonly Row[] = [
         check() {
           for (const time of [NaN, -1, 2 ** 31, Infinity, '5']) {
             const limits = ['firstByte', 'firstOutput', 'idle', 'progress', 'total', 'validate']
-            for (const limit of limits)
-              assert.throws(() => timeout({ [limit]: time }), { code: 'invalid_argument' })
+            for (const limit of limits) assert.throws(() => timeout({ [limit]: time }), { code: 'invalid_argument' })
             for (const delay of ['baseDelay', 'maxDelay', 'maxRetryAfter'])
               assert.throws(() => retry({ [delay]: time }), { code: 'invalid_argument' })
           }

@@ -367,7 +367,7 @@ export const framingRows: readonly Row[] = [
     title: 'an event that is longer than allowed',
     cases: ({ head, begun, wire, seen }) => [
       {
-        script: [head(), ...begun, seen, wire.event('{"x').trimEnd(), { forever: 'x'.repeat(1000) }],
+        script: [head(), ...begun, seen, wire.event('{"x').trimEnd(), { forever: 'x'.repeat(1000), every: 1 }],
         wireOptions: { limits: { maxEventLength: 10_000 } },
         promised: { code: 'limit_exceeded', limit: 'maxEventLength', attempts: 1 },
         within: 2000,

@@ -16,7 +16,7 @@ export const streamRows: readonly Row[] = [
     cases: ({ head }) => [
       {
         script: [head(), { end: 'stall' }],
-        timeouts: { firstOutput: 150 },
+        timeouts: { firstOutput: 250 },
         promised: { code: 'timeout', phase: 'first_output', attempts: 2 },
       },
     ],
@@ -27,7 +27,7 @@ export const streamRows: readonly Row[] = [
     cases: ({ head, begun }) => [
       {
         script: [head(), ...begun, { end: 'stall' }],
-        timeouts: { idle: 150 },
+        timeouts: { idle: 250 },
         promised: { code: 'timeout', phase: 'idle', attempts: 1 },
       },
     ],
@@ -38,7 +38,7 @@ export const streamRows: readonly Row[] = [
     cases: ({ head, wire }) => [
       {
         script: [head(), { forever: wire.alive, every: 5 }],
-        timeouts: { firstOutput: 150, idle: 2000 },
+        timeouts: { firstOutput: 250, idle: 2000 },
         promised: { code: 'timeout', phase: 'first_output', attempts: 2 },
       },
     ],
@@ -49,7 +49,7 @@ export const streamRows: readonly Row[] = [
     cases: ({ head, wire, begun }) => [
       {
         script: [head(), ...begun, { forever: wire.alive, every: 5 }],
-        timeouts: { progress: 150, idle: 2000 },
+        timeouts: { progress: 250, idle: 2000 },
         promised: { code: 'timeout', phase: 'progress', attempts: 1 },
       },
     ],
@@ -71,7 +71,7 @@ export const streamRows: readonly Row[] = [
     cases: ({ head, wire, begun }) => [
       {
         script: [head(), ...begun, wire.event('{"x').trimEnd(), { forever: 'x', every: 5 }],
-        timeouts: { progress: 150, idle: 2000 },
+        timeouts: { progress: 250, idle: 2000 },
         promised: { code: 'timeout', phase: 'progress', attempts: 1 },
       },
     ],
@@ -83,13 +83,13 @@ export const streamRows: readonly Row[] = [
       {
         name: 'before headers',
         script: [{ end: 'stall' }],
-        timeouts: { total: 150 },
+        timeouts: { total: 250 },
         promised: { code: 'timeout', phase: 'total', attempts: 1 },
       },
       {
         name: 'in the stream',
         script: [head(), ...begun, { forever: wire.alive, every: 5 }],
-        timeouts: { total: 150 },
+        timeouts: { total: 250 },
         promised: { code: 'timeout', phase: 'total', attempts: 1 },
       },
       {
@@ -103,7 +103,7 @@ export const streamRows: readonly Row[] = [
       {
         name: 'in validation',
         script: good,
-        timeouts: { total: 200 },
+        timeouts: { total: 300 },
         request: { tools: [{ ...ask, validate: () => new Promise(() => undefined) }] },
         promised: { code: 'timeout', phase: 'total', attempts: 1 },
       },
@@ -249,7 +249,7 @@ export const streamRows: readonly Row[] = [
         ...(wire.isOverAtEvidence
           ? { promised: complete, within: 500 }
           : // The end of the body is the evidence.
-            { promised: { code: 'timeout', phase: 'idle', attempts: 1 }, timeouts: { idle: 150 } }),
+            { promised: { code: 'timeout', phase: 'idle', attempts: 1 }, timeouts: { idle: 250 } }),
       },
     ],
   },
@@ -266,9 +266,10 @@ export const streamRows: readonly Row[] = [
   {
     number: 50,
     title: 'an error after the end',
-    cases: ({ head, evidence, wire }) => [
+    cases: ({ head, frames, wire }) => [
       {
-        script: [head(), evidence.join('') + wire.overloaded],
+        // With Chat Completions the end is the farewell, where there is one.
+        script: [head(), frames.join('') + wire.overloaded],
         promised: wire.isOverAtEvidence
           ? { ...complete, warnings: ['data-after-end'] }
           : { code: 'overloaded', phase: 'stream', attempts: 1 },
@@ -278,10 +279,10 @@ export const streamRows: readonly Row[] = [
   {
     number: 51,
     title: 'content after the end',
-    cases: ({ head, evidence, wire, answer }) => {
+    cases: ({ head, frames, wire, answer }) => {
       const more = answer('planted, more').slice(wire.prelude.length, -1).join('')
       return wire.isOverAtEvidence
-        ? [{ script: [head(), evidence.join('') + more], promised: { ...complete, warnings: ['data-after-end'] } }]
+        ? [{ script: [head(), frames.join('') + more], promised: { ...complete, warnings: ['data-after-end'] } }]
         : []
     },
   },

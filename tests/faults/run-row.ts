@@ -23,6 +23,8 @@ export interface Result {
   readonly observed: string
   /** What is wrong, if anything is. */
   readonly faults: readonly string[]
+  /** Whether all that is wrong is that something took too long, which may be the machine's doing. */
+  readonly isOnlyLate?: boolean
 }
 
 /** The tool of the usual answer. */
@@ -106,23 +108,31 @@ async function runAnswer(
   one: AnswerCase,
   lab: Lab,
   sawText: () => void,
-): Promise<Pick<Result, 'promised' | 'observed' | 'faults'>> {
+): Promise<Pick<Result, 'promised' | 'observed' | 'faults' | 'isOnlyLate'>> {
   const { promised } = one
   const persisting = await attempt(one, lab, sawText, () => one.script)
   const faults = [...persisting.faults, ...differences(promised, persisting.outcome)]
+  const late = [...persisting.late]
   if (promised.attempts > 1 && promised.code !== 'complete') {
     const passing = await attempt(one, lab, sawText, (index) => (index === 0 ? one.script : lab.good))
     const healed = { code: 'complete', attempts: promised.attempts } as const
-    faults.push(
-      ...[...passing.faults, ...differences(healed, passing.outcome)].map((fault) => `then healthy: ${fault}`),
-    )
+    const more = [...passing.faults, ...differences(healed, passing.outcome)]
+    faults.push(...more.map((fault) => `then healthy: ${fault}`))
+    late.push(...passing.late)
   }
-  return { promised: wordsOf(promised, promised), observed: wordsOf(persisting.outcome, promised), faults }
+  return {
+    promised: wordsOf(promised, promised),
+    observed: wordsOf(persisting.outcome, promised),
+    faults: [...faults, ...late],
+    isOnlyLate: late.length > 0 && faults.length === 0,
+  }
 }
 
 interface Attempted {
   readonly outcome: Outcome
   readonly faults: readonly string[]
+  /** What took longer than promised. */
+  readonly late: readonly string[]
 }
 
 async function attempt(
@@ -164,10 +174,10 @@ async function attempt(
     ends++
   }
   const settledAt = performance.now()
-  const response = (await stream.final().catch((caught: unknown) => {
+  const response = await stream.final().catch((caught: unknown) => {
     if (caught !== error) faults.push('final() fails with another error')
     return undefined
-  })) as LLMResponse | undefined
+  })
   if (ends !== 1) faults.push(`${ends} ends`)
   if ((response === undefined) === (error === undefined)) faults.push('final() and the loop differ')
   if (response) {
@@ -178,19 +188,16 @@ async function attempt(
   } else if (!wholeText.startsWith(text)) faults.push('what was seen is no beginning of the text')
   if (one.expected === undefined && !usualInput.message.startsWith(message))
     faults.push('what was seen is no beginning of the field')
+  const late = [...(await lateSockets(server, settledAt, response !== undefined)), ...lateRequests(one, server)]
   if (one.within !== undefined && settledAt - startedAt > one.within)
-    faults.push(`took ${Math.round(settledAt - startedAt)} ms, more than ${one.within}`)
-  faults.push(
-    ...quietFaults(error),
-    ...spacingFaults(one, server),
-    ...(await openSockets(server, settledAt, response !== undefined)),
-  )
-  if (error && !isLLMError(error)) return { outcome: { code: String(error) as never, attempts: 0 }, faults }
+    late.push(`took ${Math.round(settledAt - startedAt)} ms, more than ${one.within}`)
+  faults.push(...quietFaults(error), ...earlyRequests(one, server))
+  if (error && !isLLMError(error)) return { outcome: { code: String(error) as never, attempts: 0 }, faults, late }
   attempts = error?.attempt ?? attempts
   const isDirect = !one.reach && !one.wireOptions && !one.onConnection
   if (isDirect && server.requests.length !== attempts)
     faults.push(`${server.requests.length} requests in ${attempts} attempts`)
-  return { outcome: outcomeOf(error, response, attempts), faults }
+  return { outcome: outcomeOf(error, response, attempts), faults, late }
 }
 
 function outcomeOf(error: LLMError | undefined, response: LLMResponse | undefined, attempts: number): Outcome {
@@ -237,16 +244,24 @@ export function quietFaults(error: unknown): string[] {
   return printed.includes('planted') ? ['the error quotes what it must not'] : []
 }
 
-function spacingFaults({ spacing }: AnswerCase, { requests }: FaultServer): string[] {
-  if (!spacing || requests.length < 2) return []
-  const waited = requests[1]!.at - requests[0]!.at
-  return waited >= spacing[0] && waited <= spacing[1]
-    ? []
-    : [`waited ${Math.round(waited)} ms between attempts, not ${spacing.join(' to ')}`]
+function spacingOf({ requests }: FaultServer): number {
+  return requests.length < 2 ? 0 : Math.round(requests[1]!.at - requests[0]!.at)
+}
+
+function earlyRequests({ spacing }: AnswerCase, server: FaultServer): string[] {
+  const waited = spacingOf(server)
+  return spacing && server.requests.length > 1 && waited < spacing[0]
+    ? [`asked again after ${waited} ms, before ${spacing[0]}`]
+    : []
+}
+
+function lateRequests({ spacing }: AnswerCase, server: FaultServer): string[] {
+  const waited = spacingOf(server)
+  return spacing && waited > spacing[1] ? [`asked again after ${waited} ms, more than ${spacing[1]}`] : []
 }
 
 /** Connections on which the server is not through with its answer are to be closed by the one who gave up. */
-async function openSockets({ connections }: FaultServer, settledAt: number, isComplete: boolean): Promise<string[]> {
+async function lateSockets({ connections }: FaultServer, settledAt: number, isComplete: boolean): Promise<string[]> {
   const failed = isComplete ? connections.slice(0, -1) : connections
   const late = sleep(closingMs + 400, Infinity, { ref: false })
   const closedAt = await Promise.all(
