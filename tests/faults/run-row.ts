@@ -61,7 +61,7 @@ export function casesOf(row: Row, wire: Wire): { readonly name: string; run(): P
   }))
 }
 
-function labOf(wire: Wire): { lab: Lab; sawText: () => void; stop: () => Promise<void> } {
+export function labOf(wire: Wire): { lab: Lab; sawText: () => void; stop: () => Promise<void> } {
   const frames = usualFrames(wire)
   const text = frames.findIndex((frame) => frame.includes('plante'))
   const head: Lab['head'] = (headers, rest) => ({
