@@ -7,7 +7,7 @@ import { describe, expect, onTestFinished, test } from 'vitest'
 import type { Subject } from './conformance/subject.ts'
 import { subjects } from './conformance/subjects/index.ts'
 import { type Script, startFaultServer } from './faults/fault-server.ts'
-import { collect, collectUntilError, rejectionOf } from './support.ts'
+import { collect, collectUntilError, liveResources, rejectionOf, until } from './support.ts'
 
 const reason = { why: 'enough' }
 const question = [{ role: 'user', content: 'Hello' }] as const
@@ -132,6 +132,9 @@ describe.each(subjects)('a run of $name is cancelled', (subject) => {
       expect(getEventListeners(controller.signal, 'abort')).toEqual([])
       if (phase.closes) expect((await closed) - from).toBeLessThan(100)
       expect(server.requests.length).toBe(1)
+      await server.stop()
+      await until(() => liveResources() === 0, 3000)
+      expect(liveResources()).toBe(0)
     })
   })
 

@@ -16,7 +16,7 @@ import { describe, expect, onTestFinished, test } from 'vitest'
 import type { Subject } from './conformance/subject.ts'
 import { subjects } from './conformance/subjects/index.ts'
 import { type Script, startFaultServer } from './faults/fault-server.ts'
-import { collectUntilError } from './support.ts'
+import { collectUntilError, liveResources, until } from './support.ts'
 
 const words = 'The service has a bad day.'
 const ask = tool({ name: 'ask', input: { properties: { message: { type: 'string' } } } })
@@ -92,11 +92,6 @@ const faults: Readonly<Record<string, Fault>> = {
 
 const requestNumber = /run (\d+) (\w[\w ]*)\./
 
-/** How many timers and sockets keep the process alive. */
-function resources(): number {
-  return process.getActiveResourcesInfo().filter((name) => /Timeout|TCP/.test(name)).length
-}
-
 function watchRejections(): unknown[] {
   const rejections: unknown[] = []
   const onRejection = (reason: unknown): unknown => rejections.push(reason)
@@ -105,19 +100,12 @@ function watchRejections(): unknown[] {
   return rejections
 }
 
-/** Waits until something is so, or time is up. */
-async function until(isSo: () => boolean, milliseconds = 5000): Promise<void> {
-  const deadline = performance.now() + milliseconds
-  while (!isSo() && performance.now() < deadline) await sleep(10)
-}
-
 describe('a thousand streams at once, every tenth with a fault', () => {
   const count = 1000
   const kinds = Object.keys(faults)
 
   test('end each as expected, and leave nothing behind', async () => {
     const rejections = watchRejections()
-    const before = resources()
     const attempts = new Map<number, number>()
     const server = await startFaultServer(({ body }) => {
       const [, number, kind] = requestNumber.exec(body)!
@@ -187,9 +175,8 @@ describe('a thousand streams at once, every tenth with a fault', () => {
     await until(() => left.every(({ connection }) => connection.isClosed))
     expect(left.filter(({ connection }) => !connection.isClosed)).toEqual([])
     await server.stop()
-    await until(() => resources() <= before)
-    // The test runner may have had a timer of its own.
-    expect(resources()).toBeLessThanOrEqual(before)
+    await until(() => liveResources() === 0)
+    expect(liveResources()).toBe(0)
     expect(rejections).toEqual([])
   })
 })

@@ -26,6 +26,7 @@ import {
   scriptedProvider,
   type ScriptedProvider,
   start,
+  streamOf,
   text,
   thrownBy,
   usage,
@@ -444,6 +445,16 @@ describe('a request of tools as text', () => {
     expect(error).toMatchObject({ code: 'unsupported', retryable: false })
     expect(error.message).toContain(words)
     expect(provider.requests).toEqual([])
+  })
+
+  test('may ask the client for JSON text, but not for native calls', async () => {
+    const provider = scriptedProvider([[start, text('{}'), finish('stop')]])
+    const run = (toolInput: 'json' | 'native') =>
+      streamOf(xmlTools(provider), { tools: [ping], toolChoice: ping, toolInput })
+    const [first] = await collect(run('json'))
+    expect(first).toMatchObject({ type: 'start', toolInput: 'json' })
+    expect(provider.requests[0]!.output).toMatchObject({ name: 'ping' })
+    expect(await rejectionOf(run('native').final())).toMatchObject({ name: 'UsageError', code: 'unsupported' })
   })
 
   test('is refused where a result is no JSON', () => {

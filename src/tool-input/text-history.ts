@@ -73,7 +73,6 @@ function toTextPart(result: ToolResultPart, names: ReadonlyMap<string, string>, 
     return { type: 'text', text: style.writeResult(result, toolName), ...(metadata && { metadata }) }
   } catch (cause) {
     throw new UsageError('invalid_argument', `The output of tool call "${toolCallId}" cannot be sent as JSON.`, {
-      phase: 'request',
       cause,
     })
   }

@@ -10,9 +10,10 @@ import { throughChannel } from './channel.ts'
  * conversation's calls and results are sent as text. Events and results are those of native calls; `start` says
  * `toolInput: 'xml'`. Nothing but the instructions holds the model to a schema or a `toolChoice`.
  *
- * Requests without tools, and with none in their messages, pass as they are.
+ * Requests without tools, and with none in their messages, pass as they are. A request to the client that asks for
+ * `toolInput: 'json'` gets that, as from any provider.
  *
- * @throws UsageError where the provider is none; when a request is sent, `unsupported` where it asks for another channel, for
+ * @throws UsageError where the provider is none; when a request is sent, `unsupported` where it asks for native calls, for
  * `output` besides tools, or for tools with a `definition`.
  */
 export function xmlTools(provider: Provider): Provider {
@@ -33,7 +34,6 @@ export function xmlTools(provider: Provider): Provider {
         throw new UsageError(
           'unsupported',
           `\`toolInput: '${toolInput}'\` cannot be had of xmlTools(). Leave it out, or ask the provider inside without xmlTools().`,
-          { phase: 'request' },
         )
       return streamWithTools(request, context)
     },

@@ -84,14 +84,18 @@ export function requireApiKey(
   )
 }
 
-/** The SDK's module, loaded when first needed. `install` is what is to be installed where it is missing. */
+/** The SDK's module, loaded when first needed. `install` is what npm is to install where it is missing. */
 export async function loadSdk<Module>(caller: string, install: string, load: () => Promise<Module>): Promise<Module> {
   try {
     return await load()
   } catch (cause) {
+    const { code } = (cause ?? {}) as { code?: unknown }
+    const isMissing = code === 'ERR_MODULE_NOT_FOUND' || code === 'MODULE_NOT_FOUND'
     throw new UsageError(
       'missing_dependency',
-      `${caller}() needs the official SDK: npm install ${install}, or pass \`client\`.`,
+      isMissing
+        ? `${caller}() needs the official SDK: \`npm install ${install}\`, or pass \`client\`.`
+        : `${caller}() found the official SDK, but it fails to load: see \`cause\`. Try \`npm install ${install}\`, or pass \`client\`.`,
       { cause },
     )
   }
