@@ -47,8 +47,12 @@ class Joined {
     this.#calls.set(key, (this.#calls.get(key) ?? '') + ((piece as string | undefined) ?? ''))
   }
 
-  /** Arguments that do not parse are an error to whoever parses them. */
+  /** Why the answer ended early, where the stream says so. */
+  flag: string | undefined
+
+  /** Arguments that do not parse are an error to whoever parses them; who was told that they were cut does not try. */
   taken(): Taken {
+    if (this.flag !== undefined) return { text: this.text, inputs: [], flag: this.flag }
     return { text: this.text, inputs: [...this.#calls.values()].map((text) => JSON.parse(text || '{}') as unknown) }
   }
 }
@@ -76,6 +80,7 @@ const sdks: readonly Rival[] = [
       const joined = new Joined()
       const client = await anthropicClient(baseURL)
       for await (const event of await client.messages.create({ ...anthropicRequest, stream: true })) {
+        if (event.type === 'message_delta' && event.delta.stop_reason === 'max_tokens') joined.flag = 'max_tokens'
         if (event.type === 'content_block_start' && event.content_block.type === 'tool_use')
           joined.call(event.index, '')
         if (event.type !== 'content_block_delta') continue
@@ -107,6 +112,7 @@ const sdks: readonly Rival[] = [
       const joined = new Joined()
       const client = await openaiClient(baseURL)
       for await (const event of await client.responses.create({ ...responsesRequest, stream: true })) {
+        if (event.type === 'response.incomplete' || event.type === 'response.failed') joined.flag = event.type
         if (event.type === 'response.output_text.delta') joined.text += event.delta
         if (event.type === 'response.output_item.added' && event.item.type === 'function_call')
           joined.call(event.output_index, '')
@@ -122,12 +128,12 @@ const sdks: readonly Rival[] = [
     async read(baseURL) {
       const client = await openaiClient(baseURL)
       const response = await client.responses.stream(responsesRequest).finalResponse()
+      if (response.status !== 'completed') return { text: response.output_text, inputs: [], flag: response.status }
       return {
         text: response.output_text,
         inputs: response.output.flatMap((item) =>
           item.type === 'function_call' ? [JSON.parse(item.arguments || '{}') as unknown] : [],
         ),
-        flag: response.status === 'completed' ? undefined : response.status,
       }
     },
   },
@@ -140,6 +146,7 @@ const sdks: readonly Rival[] = [
       const client = await openaiClient(baseURL)
       for await (const { choices } of await client.chat.completions.create({ ...chatRequest, stream: true })) {
         joined.text += choices[0]?.delta.content ?? ''
+        if (choices[0]?.finish_reason === 'length') joined.flag = 'length'
         for (const call of choices[0]?.delta.tool_calls ?? []) joined.call(call.index, call.function?.arguments)
       }
       return joined.taken()
@@ -153,12 +160,12 @@ const sdks: readonly Rival[] = [
       const client = await openaiClient(baseURL)
       const { choices } = await client.chat.completions.stream(chatRequest).finalChatCompletion()
       const { message, finish_reason: reason } = choices[0]!
+      if (reason === 'length') return { text: message.content ?? '', inputs: [], flag: reason }
       return {
         text: message.content ?? '',
         inputs: (message.tool_calls ?? []).map((call) =>
           call.type === 'function' ? (JSON.parse(call.function.arguments || '{}') as unknown) : call,
         ),
-        flag: reason === 'length' ? reason : undefined,
       }
     },
   },
@@ -170,7 +177,9 @@ const sdks: readonly Rival[] = [
       const { Ollama } = await import('ollama')
       let text = ''
       const inputs: unknown[] = []
-      for await (const { message } of await new Ollama({ host: baseURL }).chat({ model, messages, stream: true })) {
+      const chunks = await new Ollama({ host: baseURL }).chat({ model, messages, stream: true })
+      for await (const { message, done_reason: reason } of chunks) {
+        if (reason === 'length') return { text, inputs: [], flag: reason }
         text += message.content
         for (const call of message.tool_calls ?? []) {
           const input = call.function.arguments as unknown
