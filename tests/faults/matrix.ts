@@ -6,14 +6,8 @@ import { type Wire, wires } from './wires.ts'
  * Rows that the library does not keep yet, with the reason. To be emptied: a row in it that is kept everywhere is a failure of
  * the test as well.
  */
-export const notKeptYet: ReadonlyMap<number, string> = new Map([
-  [1, 'the reason of a failed connection'],
-  [2, 'the reason of a failed connection'],
-  [3, 'the reason of a failed connection'],
-  [4, 'the reason of a failed connection; causes that quote the server'],
-  [22, 'redirects'],
-  [23, 'bodies of errors without an end'],
-])
+export const notKeptYet: ReadonlyMap<number, string> = new Map([])
+
 /** How many cases run at the same time: few, since some of them are about time. */
 const width = 6
 

@@ -10,7 +10,7 @@ const port = await unusedPort()
 
 /** A `fetch` that fails as Node's does where a name or a connection is no good. */
 function failingFetch(code: string): typeof globalThis.fetch {
-  const cause = Object.assign(new Error(`${code} for ${planted.key}`), { code })
+  const cause = Object.assign(new Error(`${code} example.invalid`), { code })
   return () => Promise.reject(new TypeError('fetch failed', { cause }))
 }
 
