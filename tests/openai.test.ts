@@ -738,6 +738,29 @@ describe('Chat: a server that says neither `[DONE]` nor goodbye', () => {
     expect(performance.now() - from).toBeLessThan(3000)
   })
 
+  test('is waited for no longer than that though it goes on and on', async () => {
+    const { baseURL } = await serve((reply) => {
+      reply.writeHead(200, streamHeaders).write(wire(said, stop))
+      const timer = setInterval(() => reply.write(': still here\n\n'), 200)
+      reply.once('close', () => clearInterval(timer))
+    })
+    const from = performance.now()
+    expect(await clientOf('openai-chat', fetch, { baseURL }).stream({ messages }).final()).toMatchObject({
+      text: output,
+    })
+    expect(performance.now() - from).toBeLessThan(1600)
+  })
+
+  test('and breaks the connection instead has answered all the same', async () => {
+    const { baseURL } = await serve((reply, request) => {
+      reply
+        .writeHead(200, streamHeaders)
+        .write(wire(said, stop), () => setTimeout(() => request.socket.resetAndDestroy(), 10))
+    })
+    const result = await clientOf('openai-chat', fetch, { baseURL }).stream({ messages }).final()
+    expect(result).toMatchObject({ text: output, finishReason: 'stop', warnings: [] })
+  })
+
   test('but an aborted signal closes the connection at once', async () => {
     const { baseURL, sockets } = await serve((reply) => reply.writeHead(200, streamHeaders).write(wire(said, stop)))
     const controller = new AbortController()

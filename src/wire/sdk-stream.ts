@@ -56,7 +56,7 @@ export async function* readSdkStream(options: SdkStream): AsyncGenerator<StreamE
   } catch (error) {
     const rest = mapper?.rest() ?? []
     if (rest.length > 0) yield rest
-    throw describeError(toError(error, options, signal, mapper ? 'stream' : 'connect'), { requestId })
+    throw describeError(toError(error, options, signal, mapper ? 'stream' : 'connect'), { provider, requestId })
   } finally {
     if (!reader) response?.body?.cancel().catch(() => undefined)
     else if (mapper?.isFinished) reader.drain()
