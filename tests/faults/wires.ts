@@ -75,7 +75,8 @@ const anthropicWire: Wire = {
   create: (options) => anthropic({ model: 'model-a', apiKey: planted.key, ...(options as object) }),
   contentType: 'text/event-stream',
   requestIdHeader: 'request-id',
-  event: serverSentEvent,
+  // The SDK passes over events without a name.
+  event: (data) => (typeof data === 'string' ? 'event: content_block_delta\n' : '') + serverSentEvent(data),
   alive: serverSentEvent({ type: 'ping' }),
   prelude: framesOf({ name: 'anthropic' }, 'x').slice(0, 2),
   overloaded: serverSentEvent({ type: 'error', error: { type: 'overloaded_error', message: words } }),
