@@ -170,6 +170,15 @@ export function describeError<E extends LLMError>(
     attempts?: readonly AttemptFailure[] | undefined
   },
 ): E {
+  if (facts.usage && error.usage === undefined) {
+    // Whatever a service put beside its numbers is not for logs.
+    const { raw, ...usage } = facts.usage
+    Object.defineProperty(error, 'usage', {
+      value: Object.defineProperty(usage, 'raw', { value: raw }),
+      enumerable: true,
+      configurable: true,
+    })
+  }
   for (const name of [
     'phase',
     'provider',
@@ -182,7 +191,6 @@ export function describeError<E extends LLMError>(
     'toolName',
     'toolCallId',
     'position',
-    'usage',
   ] as const) {
     const value = facts[name]
     if (value !== undefined && error[name] === undefined) {

@@ -183,6 +183,14 @@ export function toTransportError(
       { provider },
     )
   }
+  if ([error, cause].some((one) => one instanceof TypeError && /\bURL\b/.test(one.message))) {
+    // Thrown before anything is sent, with the address, which may hold a password, in its message.
+    return new UsageError(
+      'invalid_argument',
+      'The address of the request is none that `fetch` takes. Check `baseURL`: it must be whole, and hold no user and password.',
+      { phase: 'request', provider },
+    )
+  }
   return toConnectionError(error, provider, kind.includes('Connection') || error instanceof TypeError)
 }
 
