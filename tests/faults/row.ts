@@ -46,6 +46,9 @@ export interface CheckCase {
   check(lab: Lab): Promise<void> | void
 }
 
+/** Thrown by a check where something took too long, which may be the machine's doing. */
+export class LateError extends Error {}
+
 export type Case = AnswerCase | CheckCase
 
 /** One fault of the matrix. */

@@ -11,7 +11,16 @@ import {
   tool,
 } from 'fieldstream'
 import { type FaultServer, startFaultServer } from './fault-server.ts'
-import { type AnswerCase, type Case, type CheckCase, type Lab, type Outcome, type Row, usualFrames } from './row.ts'
+import {
+  type AnswerCase,
+  type Case,
+  type CheckCase,
+  type Lab,
+  LateError,
+  type Outcome,
+  type Row,
+  usualFrames,
+} from './row.ts'
 import { framesOf, planted, usualInput, type Wire, type WireName } from './wires.ts'
 
 /** What came of one case of a row on one wire. */
@@ -94,13 +103,14 @@ export function labOf(wire: Wire): { lab: Lab; sawText: () => void; stop: () => 
   }
 }
 
-async function runCheck(one: CheckCase, lab: Lab): Promise<Pick<Result, 'promised' | 'observed' | 'faults'>> {
+async function runCheck(one: CheckCase, lab: Lab): Promise<Omit<Result, 'row' | 'wire' | 'name'>> {
   try {
     await one.check(lab)
     return { promised: one.promised, observed: 'as promised', faults: [] }
   } catch (error) {
     const { message } = error as Error
-    return { promised: one.promised, observed: 'otherwise', faults: [message.replaceAll(/\s+/g, ' ').slice(0, 500)] }
+    const faults = [message.replaceAll(/\s+/g, ' ').slice(0, 500)]
+    return { promised: one.promised, observed: 'otherwise', faults, isOnlyLate: error instanceof LateError }
   }
 }
 
@@ -108,7 +118,7 @@ async function runAnswer(
   one: AnswerCase,
   lab: Lab,
   sawText: () => void,
-): Promise<Pick<Result, 'promised' | 'observed' | 'faults' | 'isOnlyLate'>> {
+): Promise<Omit<Result, 'row' | 'wire' | 'name'>> {
   const { promised } = one
   const persisting = await attempt(one, lab, sawText, () => one.script)
   const faults = [...persisting.faults, ...differences(promised, persisting.outcome)]
