@@ -50,6 +50,7 @@ export const request = {
 }
 
 const closingMs = 100
+const patienceMs = 20_000
 
 /** The cases of a row on a wire, with what it takes to run each. */
 export function casesOf(row: Row, wire: Wire): { readonly name: string; run(): Promise<Result> }[] {
@@ -61,13 +62,21 @@ export function casesOf(row: Row, wire: Wire): { readonly name: string; run(): P
       const { lab, sawText, stop } = labOf(wire)
       const fresh = row.cases!(lab)[i]!
       try {
-        const result = 'check' in fresh ? await runCheck(fresh, lab) : await runAnswer(fresh, lab, sawText)
+        const run = 'check' in fresh ? runCheck(fresh, lab) : runAnswer(fresh, lab, sawText)
+        const result = await Promise.race([run, hung(fresh)])
         return { row: row.number, wire: wire.name, name: name(fresh, i), ...result }
       } finally {
         await stop()
       }
     },
   }))
+}
+
+/** What is observed of a case that does not end. */
+async function hung({ promised }: Case): Promise<Omit<Result, 'row' | 'wire' | 'name'>> {
+  await sleep(patienceMs, undefined, { ref: false })
+  const words = typeof promised === 'string' ? promised : wordsOf(promised, promised)
+  return { promised: words, observed: 'hangs', faults: [`no end within ${patienceMs} ms`] }
 }
 
 export function labOf(wire: Wire): { lab: Lab; sawText: () => void; stop: () => Promise<void> } {
