@@ -362,7 +362,7 @@ function scripted(whole: Parameters<typeof scriptedProvider>[0], error?: Error) 
   })
   const generated = scriptedProvider(whole)
   const generate: Provider['generate'] = (request, context) => generated.stream(request, context)
-  return Object.assign(streamed, { generate, asked: generated.requests as readonly LLMRequest[] })
+  return Object.assign(streamed, { generate, asked: generated.requests })
 }
 
 const answer: StreamEvent[][] = [[start, text('whole'), finish('stop')]]
