@@ -3,7 +3,6 @@ import type { ServerResponse } from 'node:http'
 import {
   fallback,
   HttpError,
-  type LLMRequest,
   nonStreaming,
   type Provider,
   retry,
