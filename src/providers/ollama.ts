@@ -89,6 +89,7 @@ export function ollama(options: OllamaOptions): Provider {
     caller: 'ollama',
     exampleModel: 'llama3.2',
     known: ollamaOptions,
+    choices: { thinkTag: ['opened', 'unopened'] },
     makesClient: ['host', 'apiKey', 'fetch'],
     isClient: (client) => typeof (client as Partial<OllamaClient>).chat === 'function',
     clientExample: 'new Ollama()',

@@ -74,16 +74,20 @@ const openaiChatOptions: readonly (keyof OpenAIChatOptions)[] = [
  * missing key or SDK is a `UsageError` of the first request.
  */
 export function openaiChat(options: OpenAIChatOptions): Provider {
-  const { model, headers, limits, name = defaultName, thinkTags } = options
   const clientFor = clientOf<OpenAIChatClient, OpenAIChatOptions>(options, {
     caller: 'openaiChat',
     exampleModel: 'gpt-5-mini',
     known: openaiChatOptions,
+    choices: { maxTokensName: ['max_completion_tokens', 'max_tokens'], systemRole: ['developer', 'system'] },
     makesClient,
-    isClient: (client) => typeof (client as Partial<OpenAIChatClient>).chat?.completions.create === 'function',
+    isClient: ({ chat }: { chat?: Partial<OpenAIChatClient['chat']> }) =>
+      typeof chat?.completions?.create === 'function',
     clientExample: 'new OpenAI()',
     load: () => loadClient('openaiChat', options),
   })
+  const { model, headers, limits, name = defaultName, thinkTags } = options
+  if (typeof name !== 'string' || name === '')
+    throw new UsageError('invalid_argument', "`name` of openaiChat() must be the service's name, e.g. 'openrouter'.")
 
   function stream(request: LLMRequest, { signal }: ProviderContext): StreamEvents {
     return fromBatches(() => {

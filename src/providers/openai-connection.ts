@@ -39,11 +39,7 @@ export async function loadClient<Client>(
   const { OPENAI_API_KEY, OPENAI_BASE_URL } = environment()
   const isOwnServer = Boolean(fetch || baseURL || OPENAI_BASE_URL)
   const key = requireApiKey(caller, 'OpenAI', 'OPENAI_API_KEY', apiKey ?? OPENAI_API_KEY, isOwnServer)
-  const sdk = await loadSdk<{ OpenAI: new (options: object) => unknown }>(
-    caller,
-    'openai@7',
-    () => import('openai'),
-  )
+  const sdk = await loadSdk<{ OpenAI: new (options: object) => unknown }>(caller, 'openai@7', () => import('openai'))
   return new sdk.OpenAI({ apiKey: key, ...(baseURL && { baseURL }), ...(fetch && { fetch }) }) as Client
 }
 

@@ -57,16 +57,17 @@ const openaiOptions: readonly (keyof OpenAIOptions)[] = [
  * missing key or SDK is a `UsageError` of the first request.
  */
 export function openai(options: OpenAIOptions): Provider {
-  const { model, headers, limits } = options
   const clientFor = clientOf<OpenAIClient, OpenAIOptions>(options, {
     caller: 'openai',
     exampleModel: 'gpt-5-mini',
     known: openaiOptions,
+    choices: { reasoningSummary: ['auto', 'concise', 'detailed'], systemRole: ['developer', 'system'] },
     makesClient,
     isClient: (client) => typeof (client as Partial<OpenAIClient>).responses?.create === 'function',
     clientExample: 'new OpenAI()',
     load: () => loadClient('openai', options),
   })
+  const { model, headers, limits } = options
 
   function stream(request: LLMRequest, { signal }: ProviderContext): StreamEvents {
     return fromBatches(() => {
