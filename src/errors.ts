@@ -254,7 +254,15 @@ export class ConnectionError extends LLMError {
 export class HttpError extends LLMError {}
 
 /** The stream broke, was cut, or said something that cannot be. */
-export class StreamError extends LLMError {}
+export class StreamError extends LLMError {
+  /** Of a stream that was cut: whether it ended as if whole, or its connection broke. */
+  declare readonly reason?: 'end' | 'reset'
+
+  constructor(code: ErrorCode, message: string, options: LLMErrorOptions & { reason?: StreamError['reason'] } = {}) {
+    super(code, message, options)
+    if (options.reason !== undefined) this.reason = options.reason
+  }
+}
 
 /** One fault a validator found. `message` is the validator's and may quote the value. */
 export interface OutputIssue {

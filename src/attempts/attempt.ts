@@ -98,7 +98,7 @@ class Attempt implements Batches {
   #read(): void {
     try {
       this.#source ??= this.#start()
-      this.#source.next().then(this.#onResult).catch(this.#onError)
+      this.#source.next().then(this.#onResult, this.#onError)
     } catch (error) {
       this.#onError(error)
     }
@@ -118,7 +118,16 @@ class Attempt implements Batches {
     if (this.#pending) this.#onError(new AbortedError(reason))
   }
 
-  readonly #onResult = ({ done, value }: IteratorResult<readonly StreamEvent[], unknown>): void => {
+  readonly #onResult = (result: IteratorResult<readonly StreamEvent[], unknown>): void => {
+    try {
+      this.#take(result)
+    } catch (error) {
+      // What a provider of somebody else's gave is no list of events.
+      this.#onError(error)
+    }
+  }
+
+  #take({ done, value }: IteratorResult<readonly StreamEvent[], unknown>): void {
     const now = performance.now()
     this.#waited += now - this.#waitingSince
     this.#waitingSince = now

@@ -171,7 +171,7 @@ function toReportedError(error: unknown): LLMError {
   const providerCode = typeof type === 'string' ? type : undefined
   return toHttpError({
     provider: providerName,
-    status: errorStatuses[providerCode ?? ''] ?? 500,
+    status: errorStatuses.get(providerCode) ?? 500,
     providerCode,
     providerMessage: messageIn(error),
     inStream: true,
@@ -318,30 +318,34 @@ function toImageSource(part: ImagePart): Json {
 
 // ----------------------------------------------------------------------------------------------------------------- events
 
-const finishReasons: Partial<Record<string, FinishReason>> = {
-  end_turn: 'stop',
-  stop_sequence: 'stop',
-  max_tokens: 'length',
-  model_context_window_exceeded: 'length',
-  tool_use: 'tool-calls',
-  refusal: 'refusal',
-  pause_turn: 'pause',
-  compaction: 'pause',
-}
+const finishReasons: ReadonlyMap<unknown, FinishReason> = new Map(
+  Object.entries({
+    end_turn: 'stop',
+    stop_sequence: 'stop',
+    max_tokens: 'length',
+    model_context_window_exceeded: 'length',
+    tool_use: 'tool-calls',
+    refusal: 'refusal',
+    pause_turn: 'pause',
+    compaction: 'pause',
+  } as const),
+)
 
 /** HTTP statuses of the errors that may arrive inside a stream. */
-const errorStatuses: Partial<Record<string, number>> = {
-  invalid_request_error: 400,
-  authentication_error: 401,
-  billing_error: 402,
-  permission_error: 403,
-  not_found_error: 404,
-  request_too_large: 413,
-  rate_limit_error: 429,
-  api_error: 500,
-  timeout_error: 504,
-  overloaded_error: 529,
-}
+const errorStatuses: ReadonlyMap<unknown, number> = new Map(
+  Object.entries({
+    invalid_request_error: 400,
+    authentication_error: 401,
+    billing_error: 402,
+    permission_error: 403,
+    not_found_error: 404,
+    request_too_large: 413,
+    rate_limit_error: 429,
+    api_error: 500,
+    timeout_error: 504,
+    overloaded_error: 529,
+  } as const),
+)
 
 /** An open content block. `json` is what `input_json_delta`s brought so far. */
 interface Block {
@@ -506,7 +510,7 @@ class AnthropicEventMapper extends EventMapper {
   #finish(out: StreamEvent[]): void {
     const reason = this.#stopReason
     if (reason === undefined) throw protocolError(providerName, 'the answer ended without a stop reason')
-    const finishReason = finishReasons[reason] ?? 'other'
+    const finishReason = finishReasons.get(reason) ?? 'other'
     for (const { content } of this.#blocks.values()) {
       // A token limit may cut a block that then never stops; nothing else may.
       if (finishReason !== 'length') throw protocolError(providerName, 'the answer ended inside a content block')

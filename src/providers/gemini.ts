@@ -278,7 +278,7 @@ async function toStatusError({ status, headers, body }: Response): Promise<LLMEr
 /** The error for `{ code, status, message }` that came after the response had begun. */
 function toReportedError(error: unknown): LLMError {
   const { code, status } = toMembers(error)
-  const known = typeof code === 'number' && code >= 400 ? code : errorStatuses[String(status)]
+  const known = typeof code === 'number' && code >= 400 ? code : errorStatuses.get(status)
   return toServiceError(error, { status: known ?? 500, inStream: true })
 }
 
@@ -299,7 +299,9 @@ function toServiceError(
     providerCode: typeof providerCode === 'string' ? providerCode : undefined,
     providerMessage: messageIn(error),
   })
-  const seconds = members.map(({ retryDelay }) => /^(\d+(?:\.\d+)?)s$/.exec(String(retryDelay))?.[1]).find(Boolean)
+  const seconds = members
+    .map(({ retryDelay }) => typeof retryDelay === 'string' && /^(\d+(?:\.\d+)?)s$/.exec(retryDelay)?.[1])
+    .find((found) => typeof found === 'string')
   return describeError(failure, { retryAfterMs: seconds === undefined ? undefined : Number(seconds) * 1000 })
 }
 
@@ -518,22 +520,24 @@ function toOutput({ output, toolCallId }: ToolResultPart): unknown {
   return output ?? ''
 }
 
-const imageTypes: Partial<Record<string, string>> = {
-  png: 'image/png',
-  jpg: 'image/jpeg',
-  jpeg: 'image/jpeg',
-  webp: 'image/webp',
-  gif: 'image/gif',
-  heic: 'image/heic',
-  heif: 'image/heif',
-}
+const imageTypes: ReadonlyMap<unknown, string> = new Map(
+  Object.entries({
+    png: 'image/png',
+    jpg: 'image/jpeg',
+    jpeg: 'image/jpeg',
+    webp: 'image/webp',
+    gif: 'image/gif',
+    heic: 'image/heic',
+    heif: 'image/heif',
+  } as const),
+)
 
 function toImage(part: ImagePart): Json {
   if ('url' in part) {
     const [, dataType, data] = /^data:([^;,]+);base64,(.*)$/s.exec(part.url) ?? []
     if (dataType !== undefined) return { inlineData: { mimeType: dataType, data } }
     const [, extension = ''] = /\.(\w+)(?:[?#].*)?$/s.exec(part.url) ?? []
-    const mimeType = imageTypes[extension.toLowerCase()]
+    const mimeType = imageTypes.get(extension.toLowerCase())
     return { fileData: { fileUri: part.url, ...(mimeType && { mimeType }) } }
   }
   return {
@@ -546,18 +550,20 @@ function toImage(part: ImagePart): Json {
 
 // ----------------------------------------------------------------------------------------------------------------- events
 
-const finishReasons: Partial<Record<string, FinishReason>> = {
-  STOP: 'stop',
-  MAX_TOKENS: 'length',
-  SAFETY: 'content-filter',
-  RECITATION: 'content-filter',
-  BLOCKLIST: 'content-filter',
-  PROHIBITED_CONTENT: 'content-filter',
-  SPII: 'content-filter',
-  IMAGE_SAFETY: 'content-filter',
-  IMAGE_PROHIBITED_CONTENT: 'content-filter',
-  IMAGE_RECITATION: 'content-filter',
-}
+const finishReasons: ReadonlyMap<unknown, FinishReason> = new Map(
+  Object.entries({
+    STOP: 'stop',
+    MAX_TOKENS: 'length',
+    SAFETY: 'content-filter',
+    RECITATION: 'content-filter',
+    BLOCKLIST: 'content-filter',
+    PROHIBITED_CONTENT: 'content-filter',
+    SPII: 'content-filter',
+    IMAGE_SAFETY: 'content-filter',
+    IMAGE_PROHIBITED_CONTENT: 'content-filter',
+    IMAGE_RECITATION: 'content-filter',
+  } as const),
+)
 
 /** Reasons that say the model wrote something that is no call of a tool. */
 const malformed = new Set([
@@ -568,20 +574,22 @@ const malformed = new Set([
 ])
 
 /** HTTP statuses of the errors that may arrive inside a stream (google.rpc.Code). */
-const errorStatuses: Partial<Record<string, number>> = {
-  INVALID_ARGUMENT: 400,
-  FAILED_PRECONDITION: 400,
-  OUT_OF_RANGE: 400,
-  UNAUTHENTICATED: 401,
-  PERMISSION_DENIED: 403,
-  NOT_FOUND: 404,
-  ABORTED: 409,
-  RESOURCE_EXHAUSTED: 429,
-  CANCELLED: 499,
-  INTERNAL: 500,
-  UNAVAILABLE: 503,
-  DEADLINE_EXCEEDED: 504,
-}
+const errorStatuses: ReadonlyMap<unknown, number> = new Map(
+  Object.entries({
+    INVALID_ARGUMENT: 400,
+    FAILED_PRECONDITION: 400,
+    OUT_OF_RANGE: 400,
+    UNAUTHENTICATED: 401,
+    PERMISSION_DENIED: 403,
+    NOT_FOUND: 404,
+    ABORTED: 409,
+    RESOURCE_EXHAUSTED: 429,
+    CANCELLED: 499,
+    INTERNAL: 500,
+    UNAVAILABLE: 503,
+    DEADLINE_EXCEEDED: 504,
+  } as const),
+)
 
 /** A call whose arguments may still be coming. */
 interface OpenCall {
@@ -645,7 +653,7 @@ class GeminiEventMapper extends EventMapper {
       )
     }
     const isBlocked = this.#finishReason === undefined
-    const finishReason = isBlocked ? 'content-filter' : (finishReasons[reason] ?? 'other')
+    const finishReason = isBlocked ? 'content-filter' : (finishReasons.get(reason) ?? 'other')
     if (finishReason === 'other' && this.#calls > 0) {
       throw new OutputError(
         'output_truncated',

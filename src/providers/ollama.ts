@@ -121,6 +121,8 @@ export function ollama(options: OllamaOptions): Provider {
   return {
     name: providerName,
     model,
+    // The server may have to load the model first.
+    timeouts: { firstByte: 600_000, firstOutput: 600_000 },
     // Its own calls come in one piece, and cannot be forced.
     toolInput: (request) => (canCallAsJson(request) ? 'json' : 'native'),
     stream,
@@ -208,21 +210,28 @@ async function send(
     typeof fetch === 'function' ? (Object.create(client, { fetch: { value: take } }) as SdkClient) : client
   let stream: unknown
   signal.throwIfAborted()
+  const aborted = abortOf(signal)
   try {
-    stream = await Promise.race([derived.chat(body as never), abortOf(signal)])
+    stream = await Promise.race([derived.chat(body as never), aborted.promise])
   } catch (error) {
     if (!response) throw toSdkError(error)
+  } finally {
+    aborted.forget()
   }
   if (!response) return { call: Promise.resolve(iterate(stream as SdkIterator, signal)) }
   const taken = response
   return { call: Object.assign(Promise.resolve(), { asResponse: () => checkStatus(taken) }) }
 }
 
-/** Rejects when the signal fires. */
-function abortOf(signal: AbortSignal): Promise<never> {
-  return new Promise((_, reject) => {
-    signal.addEventListener('abort', () => reject(signal.reason), { once: true })
+/** A promise that rejects when the signal fires, until it is forgotten. */
+function abortOf(signal: AbortSignal): { readonly promise: Promise<never>; forget(): void } {
+  let forget = (): void => undefined
+  const promise = new Promise<never>((_, reject) => {
+    const onAbort = (): void => reject(signal.reason)
+    signal.addEventListener('abort', onAbort)
+    forget = () => signal.removeEventListener('abort', onAbort)
   })
+  return { promise, forget: () => forget() }
 }
 
 function withoutPassword(address: string, headers: Headers): string {

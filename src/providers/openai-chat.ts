@@ -321,30 +321,34 @@ function toAssistantMessage(
 // ----------------------------------------------------------------------------------------------------------------- events
 
 /** OpenAI's reasons, and those that other servers have for the same. */
-const finishReasons: Partial<Record<string, FinishReason>> = {
-  stop: 'stop',
-  eos: 'stop',
-  end_turn: 'stop',
-  stop_sequence: 'stop',
-  length: 'length',
-  max_tokens: 'length',
-  model_length: 'length',
-  tool_calls: 'tool-calls',
-  function_call: 'tool-calls',
-  tool_use: 'tool-calls',
-  content_filter: 'content-filter',
-  sensitive: 'content-filter',
-  safety: 'content-filter',
-  refusal: 'refusal',
-}
+const finishReasons: ReadonlyMap<unknown, FinishReason> = new Map(
+  Object.entries({
+    stop: 'stop',
+    eos: 'stop',
+    end_turn: 'stop',
+    stop_sequence: 'stop',
+    length: 'length',
+    max_tokens: 'length',
+    model_length: 'length',
+    tool_calls: 'tool-calls',
+    function_call: 'tool-calls',
+    tool_use: 'tool-calls',
+    content_filter: 'content-filter',
+    sensitive: 'content-filter',
+    safety: 'content-filter',
+    refusal: 'refusal',
+  } as const),
+)
 
 /** Reasons with which a server says that it failed, though it sends no error. */
-const failures: Partial<Record<string, { code: string }>> = {
-  error: { code: 'server_error' },
-  network_error: { code: 'server_error' },
-  abort: { code: 'server_error' },
-  insufficient_system_resource: { code: 'overloaded' },
-}
+const failures: ReadonlyMap<unknown, { readonly code: string }> = new Map(
+  Object.entries({
+    error: { code: 'server_error' },
+    network_error: { code: 'server_error' },
+    abort: { code: 'server_error' },
+    insufficient_system_resource: { code: 'overloaded' },
+  } as const),
+)
 
 /** Fields for reasoning, by preference: a server may send the same text in several. */
 const reasoningFields = ['reasoning_content', 'reasoning'] as const
@@ -415,10 +419,10 @@ class ChatEventMapper extends EventMapper {
     this.#start(chunk, out)
     if (delta !== undefined && delta !== null) this.#delta(toObject(this.provider, delta, 'a delta'), out)
     if (typeof reason !== 'string' || reason === '') return
-    const failure = failures[reason]
+    const failure = failures.get(reason)
     if (failure) throw toReportedError(this.provider, chunk['error'] ?? failure)
     // A bound that was reached stays reached, whatever is said later.
-    if (!['length', 'content-filter'].includes(finishReasons[this.#reason ?? ''] ?? '')) this.#reason = reason
+    if (!['length', 'content-filter'].includes(finishReasons.get(this.#reason) ?? '')) this.#reason = reason
     this.mayEnd = true
   }
 
@@ -600,7 +604,7 @@ class ChatEventMapper extends EventMapper {
     const annotations = this.#takeAnnotations()
     if (annotations) out.push({ type: 'part-end', kind: 'text', metadata: annotations })
     this.#close(out)
-    const known = finishReasons[reason] ?? 'other'
+    const known = finishReasons.get(reason) ?? 'other'
     const hasCalls = this.#calls.length > 0
     const finishReason = this.#refusal !== '' ? 'refusal' : known === 'stop' && hasCalls ? 'tool-calls' : known
     this.#calls.forEach((call, i) => {

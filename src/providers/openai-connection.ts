@@ -44,30 +44,32 @@ export async function loadClient<Client>(
 }
 
 /** HTTP statuses of the errors that may arrive inside a stream without one. */
-const errorStatuses: Partial<Record<string, number>> = {
-  invalid_request_error: 400,
-  invalid_prompt: 400,
-  bad_request: 400,
-  context_length_exceeded: 400,
-  tool_use_failed: 400,
-  authentication_error: 401,
-  invalid_api_key: 401,
-  insufficient_quota: 429,
-  permission_error: 403,
-  permission_denied: 403,
-  not_found_error: 404,
-  model_not_found: 404,
-  rate_limit_error: 429,
-  rate_limit_exceeded: 429,
-  too_many_requests: 429,
-  server_error: 500,
-  overloaded: 503,
-  overloaded_error: 503,
-  server_overloaded: 503,
-  slow_down: 503,
-  service_unavailable: 503,
-  timeout: 504,
-}
+const errorStatuses: ReadonlyMap<unknown, number> = new Map(
+  Object.entries({
+    invalid_request_error: 400,
+    invalid_prompt: 400,
+    bad_request: 400,
+    context_length_exceeded: 400,
+    tool_use_failed: 400,
+    authentication_error: 401,
+    invalid_api_key: 401,
+    insufficient_quota: 429,
+    permission_error: 403,
+    permission_denied: 403,
+    not_found_error: 404,
+    model_not_found: 404,
+    rate_limit_error: 429,
+    rate_limit_exceeded: 429,
+    too_many_requests: 429,
+    server_error: 500,
+    overloaded: 503,
+    overloaded_error: 503,
+    server_overloaded: 503,
+    slow_down: 503,
+    service_unavailable: 503,
+    timeout: 504,
+  } as const),
+)
 
 /** The error for an error object, or its bare text, that came after the response had begun. */
 export function toReportedError(provider: string, error: unknown): LLMError {
@@ -79,7 +81,7 @@ export function toReportedError(provider: string, error: unknown): LLMError {
     .find((number) => Number.isInteger(number) && number >= 400 && number < 600)
   return toHttpError({
     provider,
-    status: status ?? words.map((word) => errorStatuses[word]).find((known) => known !== undefined) ?? 500,
+    status: status ?? words.map((word) => errorStatuses.get(word)).find((known) => known !== undefined) ?? 500,
     providerCode: words.find((word) => !/^\d+$/.test(word)),
     providerMessage: typeof error === 'string' ? error : messageIn(error),
     inStream: true,

@@ -279,11 +279,13 @@ function toAssistantItems(
 
 // ----------------------------------------------------------------------------------------------------------------- events
 
-const incompleteReasons: Partial<Record<string, FinishReason>> = {
-  max_output_tokens: 'length',
-  content_filter: 'content-filter',
-  max_messages: 'pause',
-}
+const incompleteReasons: ReadonlyMap<unknown, FinishReason> = new Map(
+  Object.entries({
+    max_output_tokens: 'length',
+    content_filter: 'content-filter',
+    max_messages: 'pause',
+  } as const),
+)
 
 /** An open output item. */
 interface Item {
@@ -335,17 +337,17 @@ class ResponsesEventMapper extends EventMapper {
       }
       case 'response.output_text.delta':
       case 'response.output_text.done':
-        this.#text('text-delta', this.#item(index), `text ${String(event['content_index'])}`, event, out)
+        this.#text('text-delta', this.#item(index), partName('text', event['content_index']), event, out)
         return
       case 'response.reasoning_summary_text.delta':
       case 'response.reasoning_summary_text.done': {
-        const part = `summary ${String(event['summary_index'])}`
+        const part = partName('summary', event['summary_index'])
         this.#text('reasoning-delta', this.#item(index), part, event, out)
         return
       }
       case 'response.reasoning_text.delta':
       case 'response.reasoning_text.done': {
-        const part = `reasoning ${String(event['content_index'])}`
+        const part = partName('reasoning', event['content_index'])
         this.#text('reasoning-delta', this.#item(index), part, event, out)
         return
       }
@@ -509,7 +511,7 @@ class ResponsesEventMapper extends EventMapper {
           ? this.#hasCalls
             ? 'tool-calls'
             : 'stop'
-          : incompleteReasons[reason]
+          : incompleteReasons.get(reason)
     if (!finishReason) throw protocolError(providerName, 'the answer was left incomplete, for a reason not known')
     for (const item of this.#items.values()) {
       if (finishReason === 'tool-calls' || finishReason === 'stop')
@@ -520,6 +522,11 @@ class ResponsesEventMapper extends EventMapper {
     const explanation = this.#refusal === '' ? undefined : this.#refusal
     out.push({ type: 'finish', finishReason, providerFinishReason: reason, usage, explanation })
   }
+}
+
+/** Names a part within its item. The index is the service's word, and may be anything. */
+function partName(kind: string, index: unknown): string {
+  return typeof index === 'number' ? `${kind} ${index}` : kind
 }
 
 /** Compares whole arguments with what the deltas brought; servers that send no deltas bring all of it here. */

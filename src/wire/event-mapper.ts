@@ -1,6 +1,8 @@
 import { StreamError } from '../errors.ts'
 import type { StreamEvent } from '../events.ts'
 import type { LLMWarning } from '../request.ts'
+import { CharacterJoiner } from './character-joiner.ts'
+import { endOfEvents } from './event-reader.ts'
 
 /** JSON off the wire or on it. */
 export type Json = Record<string, unknown>
@@ -20,6 +22,7 @@ export interface MapperContext {
 export abstract class EventMapper {
   readonly provider: string
   readonly #context: MapperContext
+  readonly #characters = new CharacterJoiner()
   #failure: unknown
   #hasStarted = false
   /** Whether the terminal evidence was seen, with all it needs. Nothing is to be pushed after that. */
@@ -65,15 +68,36 @@ export abstract class EventMapper {
   /** Gives out what was held back to be told apart, once nothing more comes. */
   protected mapRest?(out: StreamEvent[]): void
 
-  /** Where an event is wrong, returns what came before it; `hasEnded` throws then. */
+  /**
+   * Maps the events of one read. Where one is wrong, returns what came before it; `hasEnded` throws then. What follows the end
+   * of the answer is ignored, with a warning.
+   */
   push(events: Iterable<unknown>): StreamEvent[] {
+    const rest: Iterator<unknown> = events[Symbol.iterator]()
     return this.#collect((mapped) => {
-      for (const event of events) {
-        if (this.#context.raw) mapped.push({ type: 'raw', value: event })
-        this.map(toObject(this.provider, event, 'an event'), mapped)
-        if (this.isFinished) break
+      while (!this.isFinished) {
+        const next = rest.next()
+        if (next.done) return
+        if (next.value === endOfEvents) this.#complete(mapped)
+        else {
+          if (this.#context.raw) mapped.push({ type: 'raw', value: next.value })
+          this.map(toObject(this.provider, next.value, 'an event'), mapped)
+        }
       }
+      if (this.#saysMore(rest)) mapped.splice(mapped.length - 1, 0, dataAfterEnd)
     })
+  }
+
+  /** Whether there is more than signs of life. */
+  #saysMore(events: Iterator<unknown>): boolean {
+    const ignored: StreamEvent[] = []
+    try {
+      for (let next = events.next(); !next.done; next = events.next())
+        if (next.value !== endOfEvents) this.map(toObject(this.provider, next.value, 'an event'), ignored)
+    } catch {
+      return true
+    }
+    return ignored.length > 0
   }
 
   /** To be asked after each push, before more is waited for. */
@@ -84,15 +108,17 @@ export abstract class EventMapper {
 
   /** To be called where nothing more comes, and then `hasEnded`, which throws where the evidence is missing. */
   end(): StreamEvent[] {
-    return this.#collect((mapped) => {
-      this.mapEnd?.(mapped)
-      if (!this.isFinished) throw this.#truncated()
-    })
+    return this.#collect((mapped) => this.#complete(mapped))
   }
 
   /** To be called where the stream fails: what had come and was not yet given out. */
   rest(): StreamEvent[] {
-    return this.#collect((mapped) => this.mapRest?.(mapped))
+    return [...this.#collect((mapped) => this.mapRest?.(mapped)), ...this.#characters.release()]
+  }
+
+  #complete(mapped: StreamEvent[]): void {
+    this.mapEnd?.(mapped)
+    if (!this.isFinished) throw this.#truncated()
   }
 
   #collect(fill: (mapped: StreamEvent[]) => void): StreamEvent[] {
@@ -103,16 +129,27 @@ export abstract class EventMapper {
       if (mapped.length === 0) throw error
       this.#failure = error
     }
-    return mapped
+    return this.#characters.join(mapped)
   }
 
   #truncated(): StreamError {
     const { provider } = this
     const facts = { retryable: true, phase: 'stream', provider } as const
     return this.#hasStarted
-      ? new StreamError('stream_truncated', `The stream of ${provider} ended before the answer was complete.`, facts)
+      ? new StreamError('stream_truncated', `The stream of ${provider} ended before the answer was complete.`, {
+          ...facts,
+          reason: 'end',
+        })
       : new StreamError('empty_response', `${provider} answered with an empty stream.`, facts)
   }
+}
+
+const dataAfterEnd: StreamEvent = {
+  type: 'warning',
+  warning: {
+    code: 'data-after-end',
+    message: 'The service went on after the end of its answer. What came then was ignored.',
+  },
 }
 
 export function protocolError(provider: string, problem: string): StreamError {

@@ -3,14 +3,20 @@ import { LimitError, StreamError } from '../errors.ts'
 export interface WireLimits {
   /** Longest single event, in characters. Default 67,108,864: images travel in events. */
   readonly maxEventLength?: number | undefined
+  /** Most lines in a row that are no part of an event, where a format has such. Default 100. */
+  readonly maxStrayLines?: number | undefined
 }
 
 export const defaultMaxEventLength = 67_108_864
+export const defaultMaxStrayLines = 100
 
 /** One event of a body, in whichever framing. */
 export interface WireEvent {
   readonly data: string
 }
+
+/** What some services send after their last event, to say that nothing more comes. */
+export const endOfEvents: WireEvent = { data: '' }
 
 /** How a body is cut into events. */
 export interface Framing {
@@ -24,14 +30,13 @@ export interface Framing {
 /** How long the rest of a finished answer is read, so that its connection can be used again. */
 const drainMs = 1000
 
-/** Reads a response body, all events of one network read at a time. Bytes that are no UTF-8 are an error. */
+/** Reads a response body, one network read at a time. Bytes that are no UTF-8 are an error. */
 export abstract class EventReader {
   readonly #reader: ReadableStreamDefaultReader<Uint8Array>
   readonly #decoder = new TextDecoder('utf-8', { fatal: true })
   #failure: unknown
   #isDone = false
-  /** Whether the service said that nothing more comes. */
-  protected isOver = false
+  #hasEvents = false
   /** What the read under way has completed. */
   protected events: WireEvent[] = []
 
@@ -42,27 +47,24 @@ export abstract class EventReader {
   /** Takes the next text, and adds to `events` what it completes. */
   protected abstract feed(text: string): void
 
-  /** Adds to `events` what the end of the body completes. */
-  protected end(): void {
-    // Most framings complete an event by its own mark only.
-  }
+  /** Adds to `events` what the end of the body completes. Returns whether the body holds an event that is not complete. */
+  protected abstract end(): boolean
 
-  /** The events that the next reads complete, at least one; `undefined` at the end of the body. */
+  /** The events that the next read of the network completes, if any; `undefined` at the end of the body. */
   async read(): Promise<readonly WireEvent[] | undefined> {
+    if (this.#failure) throw this.#failure
+    if (this.#isDone) return undefined
     this.events = []
-    do {
-      if (this.#failure) throw this.#failure
-      if (this.#isDone || this.isOver) return undefined
-      const { done, value } = await this.#reader.read()
-      this.#isDone = done
-      try {
-        if (done) this.end()
-        else this.feed(this.#decode(value))
-      } catch (error) {
-        // Thrown next time, after the events before it.
-        this.#failure = error
-      }
-    } while (this.events.length === 0)
+    const { done, value } = await this.#reader.read()
+    this.#isDone = done
+    try {
+      if (!done) this.feed(this.#decode(value))
+      else if (this.end() && !this.#hasEvents && this.events.length === 0) throw cutInFirstEvent()
+    } catch (error) {
+      // Thrown next time, after the events before it.
+      this.#failure = error
+    }
+    this.#hasEvents ||= this.events.length > 0
     return this.events
   }
 
@@ -97,4 +99,13 @@ export abstract class EventReader {
 
 export function eventTooLong(maxEventLength: number): LimitError {
   return new LimitError('maxEventLength', maxEventLength, 'An event of the stream is too long', { phase: 'stream' })
+}
+
+/** Not an empty answer: something had begun. */
+function cutInFirstEvent(): StreamError {
+  return new StreamError('stream_truncated', 'The stream ended inside its first event.', {
+    retryable: true,
+    phase: 'stream',
+    reason: 'end',
+  })
 }

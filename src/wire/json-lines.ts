@@ -22,14 +22,15 @@ export class JsonLineReader extends EventReader {
   }
 
   /** The last line may lack its end, if it is whole: no part of an object is an object. */
-  protected override end(): void {
+  protected override end(): boolean {
     const line = this.#pieces.join('')
     try {
       JSON.parse(line)
     } catch {
-      return
+      return line.trim() !== ''
     }
     this.#complete()
+    return false
   }
 
   #add(piece: string): void {

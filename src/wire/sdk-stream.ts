@@ -2,7 +2,7 @@ import { AbortedError, describeError, isLLMError, type LLMError, StreamError } f
 import type { StreamEvent } from '../events.ts'
 import { fromBatches, type StreamEvents } from '../provider.ts'
 import { type EventMapper, type Json, protocolError } from './event-mapper.ts'
-import type { EventReader, Framing, WireEvent, WireLimits } from './event-reader.ts'
+import { endOfEvents, type EventReader, type Framing, type WireEvent, type WireLimits } from './event-reader.ts'
 import { readText } from './read-text.ts'
 import { serverSentEvents } from './server-sent-events.ts'
 import { errorIn, toTransportError } from './transport-errors.ts'
@@ -29,18 +29,20 @@ export interface SdkStream {
  */
 export async function* readSdkStream(options: SdkStream): AsyncGenerator<StreamEvent[], void, undefined> {
   const { provider, signal, limits, framing = serverSentEvents, requestIdHeader } = options
+  let response: Response | undefined
   let reader: EventReader | undefined
   let mapper: EventMapper | undefined
   let requestId: string | undefined
   try {
     const { call } = await options.send()
-    const response = await rawResponse(call)
+    response = await rawResponse(call)
     requestId = response?.headers.get(requestIdHeader) ?? undefined
     // Binary frames (Bedrock), or no response to be had: the SDK's own iterator.
     const iterable = response && !isBinary(response) ? undefined : ((await call) as AsyncIterable<unknown>)
     mapper = options.createMapper(requestId)
     if (iterable) yield* mapIterator(iterable, mapper, signal)
     else if (response) {
+      yield []
       const body = (reader = framing.open(await eventBody(response, framing, options), limits))
       yield* mapReads(
         async () => {
@@ -56,8 +58,9 @@ export async function* readSdkStream(options: SdkStream): AsyncGenerator<StreamE
     if (rest.length > 0) yield rest
     throw describeError(toError(error, options, signal, mapper ? 'stream' : 'connect'), { requestId })
   } finally {
-    if (mapper?.isFinished) reader?.drain()
-    else reader?.cancel()
+    if (!reader) response?.body?.cancel().catch(() => undefined)
+    else if (mapper?.isFinished) reader.drain()
+    else reader.cancel()
   }
 }
 
@@ -81,7 +84,7 @@ export function mapSdkStream(
   })
 }
 
-/** How long what may still follow the terminal evidence is waited for. */
+/** How long what may still follow the terminal evidence is waited for, all in all. */
 const restMs = 1000
 
 /** Maps reads until the answer is complete. */
@@ -90,9 +93,12 @@ async function* mapReads(
   mapper: EventMapper,
   signal: AbortSignal,
 ): AsyncGenerator<StreamEvent[], void, undefined> {
+  let left = restMs
   for (;;) {
-    const events = await (mapper.mayEnd ? readRest(read, signal) : read())
+    const from = performance.now()
+    const events = await (mapper.mayEnd ? readRest(read, left, signal) : read())
     if (!events) break
+    if (mapper.mayEnd) left -= performance.now() - from
     yield mapper.push(events)
     if (mapper.hasEnded()) return
   }
@@ -119,6 +125,7 @@ async function* mapIterator(
     }
   }
   try {
+    yield []
     yield* mapReads(read, mapper, signal)
   } finally {
     // A generator that waits for its next event would only leave after that.
@@ -129,9 +136,13 @@ async function* mapIterator(
 }
 
 /** Waits a moment for what may follow the evidence. A connection that breaks then has lost nothing that counts. */
-async function readRest<Read>(read: () => Promise<Read>, signal: AbortSignal): Promise<Read | undefined> {
+async function readRest<Read>(
+  read: () => Promise<Read>,
+  milliseconds: number,
+  signal: AbortSignal,
+): Promise<Read | undefined> {
   let timer: ReturnType<typeof setTimeout> | undefined
-  const tooLate = new Promise<undefined>((resolve) => (timer = setTimeout(resolve, restMs, undefined)))
+  const tooLate = new Promise<undefined>((resolve) => (timer = setTimeout(resolve, milliseconds, undefined)))
   try {
     const rest = read().catch((error: unknown) => {
       if (signal.aborted || isLLMError(error)) throw error
@@ -182,12 +193,13 @@ async function eventBody(
 
 /** Parses one by one, so that what stands before a fault still counts. */
 function* parsed(provider: string, events: readonly WireEvent[]): Generator<unknown, void, undefined> {
-  for (const { data } of events) {
+  for (const wireEvent of events) {
+    if (wireEvent === endOfEvents) yield endOfEvents
     // An empty event is how some gateways keep a connection alive.
-    if (data === '') continue
+    if (wireEvent.data === '') continue
     let event: unknown
     try {
-      event = JSON.parse(data)
+      event = JSON.parse(wireEvent.data)
     } catch {
       // The parser's own message would quote the answer.
       throw protocolError(provider, 'an event is not JSON')

@@ -1,5 +1,14 @@
 import { createParser } from 'eventsource-parser'
-import { defaultMaxEventLength, EventReader, eventTooLong, type Framing, type WireLimits } from './event-reader.ts'
+import { StreamError } from '../errors.ts'
+import {
+  defaultMaxEventLength,
+  defaultMaxStrayLines,
+  endOfEvents,
+  EventReader,
+  eventTooLong,
+  type Framing,
+  type WireLimits,
+} from './event-reader.ts'
 import { errorIn } from './transport-errors.ts'
 
 /** Data that ends a stream of OpenAI's and of whoever follows them. No JSON begins so. */
@@ -15,19 +24,24 @@ const maxStrayLength = 65_536
 export class ServerSentEventReader extends EventReader {
   readonly #parser
   readonly #maxEventLength: number
+  readonly #maxStrayLines: number
   /** The beginning of a line whose end has not come. */
   #line = ''
   #stray = ''
+  #strayLines = 0
+  #hasFields = false
 
-  constructor(body: ReadableStream<Uint8Array>, { maxEventLength = defaultMaxEventLength }: WireLimits = {}) {
+  constructor(body: ReadableStream<Uint8Array>, limits: WireLimits = {}) {
     super(body)
+    const { maxEventLength = defaultMaxEventLength, maxStrayLines = defaultMaxStrayLines } = limits
     this.#maxEventLength = maxEventLength
+    this.#maxStrayLines = maxStrayLines
     this.#parser = createParser({
       maxBufferSize: maxEventLength,
       onEvent: (event) => {
         this.#stray = ''
-        if (event.data.startsWith(endMarker)) this.isOver = true
-        else if (!this.isOver) this.events.push(event)
+        this.#strayLines = 0
+        this.events.push(event.data.startsWith(endMarker) ? endOfEvents : event)
       },
       onError: ({ type, field, value, line }) => {
         if (type === 'max-buffer-size-exceeded') throw eventTooLong(maxEventLength)
@@ -41,20 +55,31 @@ export class ServerSentEventReader extends EventReader {
   protected override feed(text: string): void {
     const end = Math.max(text.lastIndexOf('\n'), text.lastIndexOf('\r')) + 1
     if (end > 0) {
-      this.#parser.feed(this.#line + text.slice(0, end))
+      const lines = this.#line + text.slice(0, end)
       this.#line = ''
+      this.#hasFields ||= /^(?:data|event|id)\b/m.test(lines)
+      this.#parser.feed(lines)
     }
     this.#line += text.slice(end)
     if (this.#line.length > this.#maxEventLength) throw eventTooLong(this.#maxEventLength)
   }
 
   /** Ends the last line, but not the event it may belong to. */
-  protected override end(): void {
-    if (this.#line !== '') this.#parser.feed(`${this.#line}\n`)
+  protected override end(): boolean {
+    const isCut = this.#line !== '' && !this.#line.startsWith(':')
+    if (isCut) this.#parser.feed(`${this.#line}\n`)
+    return isCut || this.#hasFields
   }
 
   #readStray(line: string): void {
-    if (this.isOver || this.#stray.length > maxStrayLength) return
+    if (++this.#strayLines > this.#maxStrayLines) {
+      throw new StreamError(
+        'stream_protocol',
+        `More than ${this.#maxStrayLines} lines in a row are no part of an event. Check the base URL, and any gateway in between, or raise \`maxStrayLines\`.`,
+        { retryable: true, phase: 'stream' },
+      )
+    }
+    if (this.#stray.length > maxStrayLength) return
     this.#stray += line
     const first = this.#stray.trimStart().charAt(0)
     if (first !== '{' && first !== '[') this.#stray = ''
@@ -62,6 +87,7 @@ export class ServerSentEventReader extends EventReader {
     const error = isClosed ? errorIn(this.#stray) : undefined
     if (error === undefined) return
     this.#stray = ''
+    this.#strayLines = 0
     this.events.push({ data: JSON.stringify({ error }) })
   }
 }

@@ -111,6 +111,34 @@ export function describeConnections(subject: Subject): void {
       expect(await untilClosed(sockets[0]!)).toBeLessThan(100)
     })
 
+    test('the head of the response, and each read without an event, are told', async () => {
+      const next = Promise.withResolvers<ServerResponse>()
+      const { provider } = await connect((response) => {
+        response.writeHead(200, headers).flushHeaders()
+        next.resolve(response)
+      })
+      const context = { signal: new AbortController().signal, attempt: 1 }
+      const batches = provider.stream({ messages }, context).batches!()
+      const read = async () => (await batches.next()).value as unknown[]
+      expect(await read()).toEqual([])
+      const response = await next.promise
+      for (const piece of [wire.signsOfLife[0]!, begun.slice(0, 10)]) {
+        response.write(piece)
+        expect(await read()).toEqual([])
+      }
+      response.write(begun.slice(10))
+      expect((await read()).length).toBeGreaterThan(0)
+      await batches.return!()
+    })
+
+    test('leaving it with the head of the response closes it', async () => {
+      const { provider, sockets } = await connect(begin)
+      const batches = provider.stream({ messages }, { signal: new AbortController().signal, attempt: 1 }).batches!()
+      await batches.next()
+      await batches.return!()
+      expect(await untilClosed(sockets[0]!)).toBeLessThan(100)
+    })
+
     test('leaving the loop closes it', async () => {
       const { client, sockets } = await connect(begin)
       const stream = client.stream({ messages })

@@ -1,7 +1,7 @@
 import { HttpError } from 'fieldstream'
 import { type Recording, replayFetch } from 'fieldstream/testing'
 import { describe, expect, onTestFinished, test, vi } from 'vitest'
-import { ask, expectQuiet, failureOf, key, messages, output, over, read, watch, words } from './run.ts'
+import { ask, expectQuiet, failureOf, key, messages, output, over, read, simulated, watch, words } from './run.ts'
 import type { Json, Subject } from './subject.ts'
 
 const json = { 'content-type': 'application/json' }
@@ -213,6 +213,26 @@ export function describeFailures(subject: Subject): void {
       }
     })
 
+    test('a character written in two events is shown as one', async () => {
+      const simulation = simulated(subject, 'a@#b', { deltaChars: 1 })
+      const inHalves = (body: string) => body.replaceAll('@', '\\ud83d').replaceAll('#', '\\ude00')
+      const { events } = await watch(
+        over(subject, (request) => ({ body: inHalves(simulation(request).body as string) })),
+      )
+      const deltas = events.flatMap((event) => (event.type === 'text-delta' ? [event.delta] : []))
+      expect(deltas).toEqual(['a', '\u{1f600}', 'b'])
+    })
+
+    if (wire.isOverAtEvidence)
+      test('signs of life after the end are no news', async () => {
+        for (const sign of wire.signsOfLife) {
+          const { response } = await watch(
+            over(subject, answer(good + (wire.farewell ?? '') + sign), {}, { chunks: 10_000 }),
+          )
+          expect(response!.warnings).toEqual([])
+        }
+      })
+
     if (wire.isOverAtEvidence)
       test('nothing after the end counts', async () => {
         const whole = good + (wire.farewell ?? '')
@@ -223,10 +243,14 @@ export function describeFailures(subject: Subject): void {
           wire.write(`{"${output}`),
           '\xff',
         ]) {
+          const isSilent = !rest.endsWith('\n')
           for (const chunks of [10_000, 1]) {
             const { response, events } = await watch(over(subject, answer(whole + rest), {}, { chunks }))
             expect(response).toMatchObject({ text: output, finishReason: 'stop', usage: { inputTokens: 7 } })
             expect(events.at(-1)!.type).toBe('finish')
+            // Later reads are not looked at any more.
+            const isSeen = chunks > 1 && !isSilent
+            expect(response!.warnings.map(({ code }) => code)).toEqual(isSeen ? ['data-after-end'] : [])
             const context = { signal: new AbortController().signal, attempt: 1 }
             const direct = await read(over(subject, answer(whole + rest), {}, { chunks }).stream({ messages }, context))
             expect(direct.error).toBeUndefined()

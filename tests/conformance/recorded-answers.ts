@@ -113,9 +113,10 @@ export function describeRecordedAnswers(subject: Subject): void {
         const seen = await failureOf(provider)
         if (seen.events.length > 0) expectContent(seen, expected, subject)
         else expect(expected).toMatchObject({ text: '', reasoning: '', calls: [] })
-        const isEmpty = (expected.id ?? expected.model) === undefined && !isBroken
-        const code = isEmpty ? 'empty_response' : 'stream_truncated'
+        const code = length === 0 && !isBroken ? 'empty_response' : 'stream_truncated'
         expect(seen.error, `after ${length} bytes`).toMatchObject({ name: 'StreamError', code, retryable: true })
+        const reason = isBroken ? 'reset' : 'end'
+        if (length > 0) expect(seen.error, `after ${length} bytes`).toMatchObject({ reason })
         expectPartial(seen.error, expected)
       }
       expect(expected?.calls.length).toBeGreaterThan(0)

@@ -96,6 +96,8 @@ export interface Wire {
   framings(body: string): string[]
   /** Whether nothing counts after the evidence. Where the end of the body is the evidence, all does. */
   readonly isOverAtEvidence: boolean
+  /** What says nothing but that somebody is there. */
+  readonly signsOfLife: readonly string[]
   /** What breaks the protocol after `begun`, by name. */
   readonly breaches: Readonly<Record<string, readonly unknown[]>>
   /** What JSON under status 200 is that is no error. */

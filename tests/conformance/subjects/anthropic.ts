@@ -183,6 +183,7 @@ export const anthropicSubject: Subject = {
       'a call without name': [blockStop, { ...callStart, content_block: { ...callBlock, name: undefined } }],
       'two calls with one id': [blockStop, callStart, callDelta, blockStop, callStart],
     },
+    signsOfLife: [': here\n\n', write({ type: 'ping' }), 'data: [DONE]\n\n'],
     jsonCode: 'unexpected_content_type',
     noAnswers: [
       ['only comments and pings', `: hello\n\n${write({ type: 'ping' })}`, 'empty_response'],

@@ -256,6 +256,7 @@ export const geminiSubject: Subject = {
       'a count that is none': [{ usageMetadata: 5 }],
       'two calls with one id': [chunk(Array(2).fill({ functionCall: { id: 'a', name: 'ask' } }))],
     },
+    signsOfLife: [': here\n\n'],
     jsonCode: 'unexpected_content_type',
     noAnswers: [
       ['a page that says it is a stream', `<html>${output}\n\n</html>\n`, 'empty_response'],

@@ -169,6 +169,7 @@ export const ollamaSubject: Subject = {
       'a call without name': [call({})],
       'two calls with one id': [call({ name: 'ask' }, 'a'), call({ name: 'ask' }, 'a'), end('stop')],
     },
+    signsOfLife: ['\n', '\r\n'],
     jsonCode: 'empty_response',
     noAnswers: [
       ['a page under a false name', `<html>\n${output}</html>`, 'stream_protocol'],

@@ -165,6 +165,7 @@ export const openaiChatSubject: Subject = {
       'arguments that are no string': [call(named), call({ index: 0, function: { arguments: 5 } })],
       'a call without a name': [call({ index: 0, id: 'call_1', function: { arguments: '{}' } }), stop, usageChunk],
     },
+    signsOfLife: [': here\n\n', 'data:\n\n', 'data: [DONE]\n\n'],
     jsonCode: 'unexpected_content_type',
     noAnswers: [
       ['only comments and a farewell', ': hello\n\ndata: [DONE]\n\n', 'empty_response'],

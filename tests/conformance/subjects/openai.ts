@@ -185,6 +185,7 @@ export const openaiSubject: Subject = {
       'an end for a reason not known': [messageDone, incomplete('steered')],
       'an end without a response': [messageDone, { type: 'response.completed' }],
     },
+    signsOfLife: [': here\n\n', write({ type: 'keepalive' }), 'data: [DONE]\n\n'],
     jsonCode: 'unexpected_content_type',
     noAnswers: [
       ['only comments and a farewell', ': hello\n\ndata: [DONE]\n\n', 'empty_response'],
