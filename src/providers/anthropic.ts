@@ -17,7 +17,7 @@ import type { WireLimits } from '../wire/event-reader.ts'
 import {
   dropped,
   foreign,
-  own,
+  ownMetadata,
   splitInstructions,
   toBase64,
   toOutputInstruction,
@@ -473,12 +473,12 @@ class AnthropicEventMapper extends EventMapper {
     switch (content['type']) {
       case 'text': {
         const { type: _, text: __, ...rest } = content
-        out.push({ type: 'part-end', kind: 'text', metadata: own(providerName, rest) })
+        out.push({ type: 'part-end', kind: 'text', metadata: ownMetadata(providerName, rest) })
         return
       }
       case 'thinking': {
         const { type: _, thinking: __, ...rest } = content
-        out.push({ type: 'part-end', kind: 'reasoning', metadata: own(providerName, rest) })
+        out.push({ type: 'part-end', kind: 'reasoning', metadata: ownMetadata(providerName, rest) })
         return
       }
       case 'tool_use': {
@@ -488,7 +488,7 @@ class AnthropicEventMapper extends EventMapper {
         if (json === '' && Object.keys((input as object | null | undefined) ?? {}).length > 0) {
           out.push({ type: 'tool-input-delta', toolCallId, delta: JSON.stringify(input) })
         }
-        out.push({ type: 'tool-input-end', toolCallId, metadata: own(providerName, rest) })
+        out.push({ type: 'tool-input-end', toolCallId, metadata: ownMetadata(providerName, rest) })
         return
       }
       default: {

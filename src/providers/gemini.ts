@@ -17,7 +17,7 @@ import type { WireLimits } from '../wire/event-reader.ts'
 import {
   dropped,
   foreign,
-  own as ownMetadata,
+  ownMetadata,
   splitInstructions,
   toBase64,
   toJsonText,

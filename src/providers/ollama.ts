@@ -16,14 +16,7 @@ import { EventMapper, type Json, type MapperContext, protocolError, toObject, to
 import type { WireLimits } from '../wire/event-reader.ts'
 import { jsonLines } from '../wire/json-lines.ts'
 import { readText } from '../wire/read-text.ts'
-import {
-  dropped,
-  foreign,
-  own as ownMetadata,
-  toOutputInstruction,
-  toResultText,
-  toSettings,
-} from '../wire/request-body.ts'
+import { dropped, foreign, ownMetadata, toOutputInstruction, toResultText, toSettings } from '../wire/request-body.ts'
 import { clientOf, environment, loadSdk, requireApiKey } from '../wire/sdk-client.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
 import { type ThinkTag, ThinkTagSplitter } from '../wire/think-tags.ts'

@@ -6,7 +6,7 @@ import type { Tool } from '../tool.ts'
 import { EventMapper, type Json, type MapperContext, protocolError, toObject, toText } from '../wire/event-mapper.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
 import { ThinkTagSplitter } from '../wire/think-tags.ts'
-import { dropped, foreign, own, toJsonText, toOutputInstruction, toSettings } from '../wire/request-body.ts'
+import { dropped, foreign, ownMetadata, toJsonText, toOutputInstruction, toSettings } from '../wire/request-body.ts'
 import { clientOf } from '../wire/sdk-client.ts'
 import { count, toUsage } from '../wire/usage.ts'
 import {
@@ -284,8 +284,8 @@ function toAssistantMessage(
           break
         }
         if (!sendReasoning) break
-        const { field, reasoning_details: own_details = [] } = own
-        details.push(...(own_details as unknown[]))
+        const { field, reasoning_details: ownDetails = [] } = own
+        details.push(...(ownDetails as unknown[]))
         if (field === 'think') text += `<think>${part.text}</think>`
         else if (field === 'thinking') parts.push({ type: 'thinking', thinking: [{ type: 'text', text: part.text }] })
         else if (typeof field === 'string') message[field] = ((message[field] ?? '') as string) + part.text
@@ -459,7 +459,7 @@ class ChatEventMapper extends EventMapper {
         ...(this.#details.length > 0 && { reasoning_details: this.#details }),
       }
       this.#details = []
-      out.push({ type: 'part-end', kind: 'reasoning', metadata: own(this.provider, kept) })
+      out.push({ type: 'part-end', kind: 'reasoning', metadata: ownMetadata(this.provider, kept) })
     }
     this.#open = undefined
     this.#reasoningField = undefined
@@ -468,7 +468,7 @@ class ChatEventMapper extends EventMapper {
   #takeAnnotations() {
     const annotations = this.#annotations
     this.#annotations = []
-    return annotations.length > 0 ? own(this.provider, { annotations }) : undefined
+    return annotations.length > 0 ? ownMetadata(this.provider, { annotations }) : undefined
   }
 
   #content(text: string, out: StreamEvent[]): void {
@@ -611,7 +611,7 @@ class ChatEventMapper extends EventMapper {
       if (call.name === undefined) throw protocolError(this.provider, 'a tool call has no name')
       // The call that a token limit cut stays open.
       if (finishReason === 'length' && i === this.#calls.length - 1) return
-      call.input.end(own(this.provider, { ...(call.isCustom && { type: 'custom' }), ...call.rest }), out)
+      call.input.end(ownMetadata(this.provider, { ...(call.isCustom && { type: 'custom' }), ...call.rest }), out)
     })
     const explanation = this.#refusal === '' ? undefined : this.#refusal
     const usage = usageOf(this.#usage ?? {})

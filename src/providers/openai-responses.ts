@@ -5,7 +5,7 @@ import type { LLMRequest, LLMWarning, Message, ToolChoice } from '../request.ts'
 import type { Tool } from '../tool.ts'
 import { EventMapper, type Json, type MapperContext, protocolError, toObject, toText } from '../wire/event-mapper.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
-import { dropped, foreign, own, toJsonText, toSettings } from '../wire/request-body.ts'
+import { dropped, foreign, ownMetadata, toJsonText, toSettings } from '../wire/request-body.ts'
 import { clientOf } from '../wire/sdk-client.ts'
 import { count, toUsage } from '../wire/usage.ts'
 import {
@@ -442,7 +442,7 @@ class ResponsesEventMapper extends EventMapper {
       ...(annotations.length > 0 && { annotations }),
       ...(typeof status === 'string' && !['completed', 'in_progress'].includes(status) && { status }),
     }
-    out.push({ type: 'part-end', kind: 'text', metadata: own(providerName, kept) })
+    out.push({ type: 'part-end', kind: 'text', metadata: ownMetadata(providerName, kept) })
   }
 
   #done(index: unknown, done: Json, out: StreamEvent[]): void {
@@ -465,7 +465,7 @@ class ResponsesEventMapper extends EventMapper {
         settle(call, type === 'function_call' ? whole : input, out)
         // A call that a token limit cut stays open.
         if (done['status'] === 'incomplete') return
-        call.end(own(providerName, type === 'function_call' ? rest : { type, ...rest }), out)
+        call.end(ownMetadata(providerName, type === 'function_call' ? rest : { type, ...rest }), out)
         return
       }
     }

@@ -66,7 +66,7 @@ export function foreign(provider: string): LLMWarning {
 }
 
 /** Metadata under a provider's name; `undefined` where there is nothing in it but nulls and empty text. */
-export function own(provider: string, members: Json): ProviderMetadata | undefined {
+export function ownMetadata(provider: string, members: Json): ProviderMetadata | undefined {
   const present = Object.entries(members).filter(([, value]) => value !== null && value !== undefined && value !== '')
   return present.length > 0 ? { [provider]: Object.fromEntries(present) } : undefined
 }
