@@ -2,6 +2,7 @@ import OpenAI, { AzureOpenAI } from 'openai'
 import {
   type LLMError,
   type Message,
+  outputFormat,
   type Provider,
   StreamingLLMClient,
   type StreamRequest,
@@ -346,6 +347,11 @@ describe('a request becomes what the API takes', () => {
 
   test('a service of another name has its own options, metadata and errors', async () => {
     const options = { name: 'gateway' }
+    await expect(bodyOf('openai-chat', { reasoning: { budgetTokens: 1 } }, options)).rejects.toThrow(/^gateway takes/)
+    const output = outputFormat({ schema: { properties: { a: {} } }, strict: true })
+    await expect(bodyOf('openai-chat', { output }, options)).rejects.toThrow(/^gateway cannot hold/)
+    const exact = tool({ name: 'exact', strict: true, input: { properties: { a: {} } } })
+    await expect(bodyOf('openai-chat', { tools: [exact] }, options)).rejects.toThrow(/^gateway cannot hold/)
     const body = await bodyOf('openai-chat', { providerOptions: { gateway: { seed: 5 } } }, options)
     expect(body).toHaveProperty('seed', 5)
     const { error } = await watch('openai-chat', wire(said), options)

@@ -140,7 +140,7 @@ function toRequestBody(request: LLMRequest, options: OpenAIChatOptions, warnings
     maxTokensName = 'max_completion_tokens',
     jsonSchema = true,
   } = options
-  checkReasoning(reasoning)
+  checkReasoning(name, reasoning)
   const streamOptions = {
     ...(includeUsage && { include_usage: true }),
     // Padding against eavesdroppers who count bytes. Only the public service has it, and others may refuse the option.
@@ -153,7 +153,7 @@ function toRequestBody(request: LLMRequest, options: OpenAIChatOptions, warnings
     ...toSettings(request, { maxTokens: maxTokensName, temperature: 'temperature', topP: 'top_p', stop: 'stop' }),
   }
   if (Object.keys(streamOptions).length > 0) body['stream_options'] = streamOptions
-  if (output) body['response_format'] = toResponseFormat(output, jsonSchema, warnings)
+  if (output) body['response_format'] = toResponseFormat(name, output, jsonSchema, warnings)
   if (reasoning && 'effort' in reasoning) body['reasoning_effort'] = reasoning.effort
   if (tools && tools.length > 0) {
     body['tools'] = tools.map((tool) => toTool(tool, name))
@@ -162,8 +162,8 @@ function toRequestBody(request: LLMRequest, options: OpenAIChatOptions, warnings
   return { ...body, ...request.providerOptions?.[name] }
 }
 
-function toResponseFormat(output: OutputFormat, jsonSchema: boolean, warnings: LLMWarning[]): Json {
-  if (jsonSchema) return { type: 'json_schema', json_schema: toJsonFormat(output, warnings) }
+function toResponseFormat(provider: string, output: OutputFormat, jsonSchema: boolean, warnings: LLMWarning[]): Json {
+  if (jsonSchema) return { type: 'json_schema', json_schema: toJsonFormat(provider, output, warnings) }
   if (output.strict) {
     throw new UsageError('unsupported', 'Without `jsonSchema` openaiChat() cannot hold a model to a `strict` output.')
   }
@@ -178,7 +178,7 @@ function toTool(tool: Tool, provider: string): Json {
       function: {
         name,
         ...(description !== undefined && { description }),
-        parameters: toParameters(tool),
+        parameters: toParameters(provider, tool),
         ...(strict !== undefined && { strict }),
       },
     }

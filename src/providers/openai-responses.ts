@@ -121,7 +121,7 @@ function toRequestBody(request: LLMRequest, options: OpenAIOptions, warnings: LL
       "OpenAI's Responses API cannot stop at a text: leave out `stop`, or use openaiChat().",
     )
   }
-  checkReasoning(reasoning)
+  checkReasoning(providerName, reasoning)
   const body: Json = {
     model: options.model,
     input: toInput(request, options, warnings),
@@ -131,7 +131,7 @@ function toRequestBody(request: LLMRequest, options: OpenAIOptions, warnings: LL
     ...toSettings(request, { maxTokens: 'max_output_tokens', temperature: 'temperature', topP: 'top_p' }),
   }
   if (system !== undefined) body['instructions'] = system
-  if (output) body['text'] = { format: { type: 'json_schema', ...toJsonFormat(output, warnings) } }
+  if (output) body['text'] = { format: { type: 'json_schema', ...toJsonFormat(providerName, output, warnings) } }
   if (reasoning) body['reasoning'] = { ...reasoning, ...(reasoningSummary && { summary: reasoningSummary }) }
   if (store !== undefined) body['store'] = store
   if (store === false) body['include'] = ['reasoning.encrypted_content']
@@ -149,7 +149,7 @@ function toTool(tool: Tool): Json {
       type: 'function',
       name,
       ...(description !== undefined && { description }),
-      parameters: toParameters(tool),
+      parameters: toParameters(providerName, tool),
       // Left out it would be true here, and schemas that are not made for it be refused.
       strict: strict ?? false,
     }
