@@ -15,6 +15,7 @@ import type { Tool } from '../tool.ts'
 import { EventMapper, type Json, type MapperContext, protocolError, toObject, toText } from '../wire/event-mapper.ts'
 import type { WireLimits } from '../wire/event-reader.ts'
 import {
+  checkInput,
   dropped,
   foreign,
   ownMetadata,
@@ -107,10 +108,10 @@ export function anthropic(options: AnthropicOptions): Provider {
         limits,
         requestIdHeader: 'request-id',
         toReportedError,
-        send: async () => {
-          const body = toRequestBody(request, options, warnings)
-          return { call: send(await clientFor(), body, { signal, maxRetries: 0, ...(headers && { headers }) }) }
-        },
+        toBody: () => toRequestBody(request, options, warnings),
+        send: async (body) => ({
+          call: send(await clientFor(), body, { signal, maxRetries: 0, ...(headers && { headers }) }),
+        }),
         createMapper: (requestId) => new AnthropicEventMapper({ model, raw: request.raw, requestId, warnings }),
       })
     })
@@ -287,6 +288,7 @@ function toBlocks(parts: Exclude<Message['content'], string>, warnings: LLMWarni
         else warnings.push(dropped('Reasoning without a signature of anthropic'))
         break
       case 'tool-call':
+        checkInput(part)
         blocks.push({ type: 'tool_use', id: part.toolCallId, name: part.toolName, input: part.input, ...kept })
         break
       case 'tool-result':

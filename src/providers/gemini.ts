@@ -15,6 +15,7 @@ import { EventMapper, type Json, type MapperContext, protocolError, toObject, to
 import { readText } from '../wire/read-text.ts'
 import type { WireLimits } from '../wire/event-reader.ts'
 import {
+  checkInput,
   dropped,
   foreign,
   ownMetadata,
@@ -114,11 +115,11 @@ export function gemini(options: GeminiOptions): Provider {
         limits,
         requestIdHeader,
         toReportedError,
-        send: async () => {
+        toBody: () => {
           const isVertex = client ? client.vertexai === true : usesVertex(options)
-          const parameters = toParameters(request, options, isVertex, warnings)
-          return send(await clientFor(), parameters, options, signal)
+          return toParameters(request, options, isVertex, warnings)
         },
+        send: async (parameters) => send(await clientFor(), parameters, options, signal),
         createMapper: (requestId) => new GeminiEventMapper({ model, raw: request.raw, requestId, warnings }),
       })
     })
@@ -477,6 +478,7 @@ function toParts(
         else warnings.push(dropped('Reasoning that is not of gemini'))
         break
       case 'tool-call':
+        checkInput(part)
         toolNames.set(part.toolCallId, part.toolName)
         converted.push({
           functionCall: { ...toWireId(part.toolCallId), name: part.toolName, args: part.input ?? {} },

@@ -16,7 +16,15 @@ import { EventMapper, type Json, type MapperContext, protocolError, toObject, to
 import type { WireLimits } from '../wire/event-reader.ts'
 import { jsonLines } from '../wire/json-lines.ts'
 import { readText } from '../wire/read-text.ts'
-import { dropped, foreign, ownMetadata, toOutputInstruction, toResultText, toSettings } from '../wire/request-body.ts'
+import {
+  checkInput,
+  dropped,
+  foreign,
+  ownMetadata,
+  toOutputInstruction,
+  toResultText,
+  toSettings,
+} from '../wire/request-body.ts'
 import { clientOf, environment, loadSdk, requireApiKey } from '../wire/sdk-client.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
 import { type ThinkTag, ThinkTagSplitter } from '../wire/think-tags.ts'
@@ -101,8 +109,8 @@ export function ollama(options: OllamaOptions): Provider {
         framing: jsonLines,
         requestIdHeader: 'x-request-id',
         toReportedError,
-        send: async () => {
-          const body = toRequestBody(request, options, warnings)
+        toBody: () => toRequestBody(request, options, warnings),
+        send: async (body) => {
           if (body['think'] === true) tag = options.thinkTag ?? 'either'
           return send(await clientFor(), body, signal, options)
         },
@@ -434,6 +442,7 @@ function toAnswer(
         }
         break
       case 'tool-call': {
+        checkInput(part)
         toolNames.set(part.toolCallId, part.toolName)
         const { function: ownFunction, ...ownCall } = part.metadata?.[providerName] ?? {}
         calls.push({

@@ -6,7 +6,7 @@ import type { Tool } from '../tool.ts'
 import { EventMapper, type Json, type MapperContext, protocolError, toObject, toText } from '../wire/event-mapper.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
 import { ThinkTagSplitter } from '../wire/think-tags.ts'
-import { dropped, foreign, ownMetadata, toJsonText, toOutputInstruction, toSettings } from '../wire/request-body.ts'
+import { dropped, foreign, ownMetadata, toInputText, toOutputInstruction, toSettings } from '../wire/request-body.ts'
 import { clientOf } from '../wire/sdk-client.ts'
 import { count, toUsage } from '../wire/usage.ts'
 import {
@@ -98,8 +98,8 @@ export function openaiChat(options: OpenAIChatOptions): Provider {
         limits,
         requestIdHeader: 'x-request-id',
         toReportedError: (error) => toReportedError(name, error),
-        send: async () => {
-          const body = toRequestBody(request, options, warnings)
+        toBody: () => toRequestBody(request, options, warnings),
+        send: async (body) => {
           const client = await clientFor()
           const sent = { signal, maxRetries: 0, ...(headers && { headers }) }
           return { call: client.chat.completions.create(body as never, sent as never) }
@@ -300,7 +300,7 @@ function toAssistantMessage(
                 type: 'function',
                 function: {
                   name: part.toolName,
-                  arguments: toJsonText(part.input, `The input of tool call "${part.toolCallId}"`),
+                  arguments: toInputText(part),
                 },
               }
         calls.push({ id: part.toolCallId, ...call, ...rest })

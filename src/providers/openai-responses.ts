@@ -5,7 +5,7 @@ import type { LLMRequest, LLMWarning, Message, ToolChoice } from '../request.ts'
 import type { Tool } from '../tool.ts'
 import { EventMapper, type Json, type MapperContext, protocolError, toObject, toText } from '../wire/event-mapper.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
-import { dropped, foreign, ownMetadata, toJsonText, toSettings } from '../wire/request-body.ts'
+import { dropped, foreign, ownMetadata, toInputText, toSettings } from '../wire/request-body.ts'
 import { clientOf } from '../wire/sdk-client.ts'
 import { count, toUsage } from '../wire/usage.ts'
 import {
@@ -79,8 +79,8 @@ export function openai(options: OpenAIOptions): Provider {
         limits,
         requestIdHeader: 'x-request-id',
         toReportedError: reported,
-        send: async () => {
-          const body = toRequestBody(request, options, warnings)
+        toBody: () => toRequestBody(request, options, warnings),
+        send: async (body) => {
           customTools = customToolsIn(body['tools'])
           const client = await clientFor()
           const sent = { signal, maxRetries: 0, ...(headers && { headers }) }
@@ -264,8 +264,7 @@ function toAssistantItems(
           customCalls.add(part.toolCallId)
           items.push({ type: 'custom_tool_call', ...call, input: toCustomInput(part.input), ...own })
         } else {
-          const what = `The input of tool call "${part.toolCallId}"`
-          items.push({ type: 'function_call', ...call, arguments: toJsonText(part.input, what), ...own })
+          items.push({ type: 'function_call', ...call, arguments: toInputText(part), ...own })
         }
         break
       }

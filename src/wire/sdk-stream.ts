@@ -1,4 +1,4 @@
-import { AbortedError, describeError, isLLMError, type LLMError, StreamError } from '../errors.ts'
+import { AbortedError, describeError, isLLMError, type LLMError, StreamError, UsageError } from '../errors.ts'
 import type { StreamEvent } from '../events.ts'
 import { fromBatches, type StreamEvents } from '../provider.ts'
 import { type EventMapper, type Json, protocolError } from './event-mapper.ts'
@@ -8,7 +8,7 @@ import { serverSentEvents } from './server-sent-events.ts'
 import { errorIn, toTransportError } from './transport-errors.ts'
 
 /** What tells one provider's stream from another's, where an official SDK opens the connection. */
-export interface SdkStream {
+export interface SdkStream<Body = Json> {
   readonly provider: string
   readonly signal: AbortSignal
   readonly limits?: WireLimits | undefined
@@ -16,8 +16,10 @@ export interface SdkStream {
   readonly framing?: Framing | undefined
   /** Response header with the id of the request. */
   readonly requestIdHeader: string
-  /** Sends the request. SDKs return a promise that also has `asResponse()`. */
-  send(): Promise<{ readonly call: PromiseLike<unknown> }>
+  /** Puts the request in the service's form. What is wrong here is the caller's mistake, and nothing is sent. */
+  toBody(): Body
+  /** Sends it. SDKs return a promise that also has `asResponse()`. */
+  send(body: Body): Promise<{ readonly call: PromiseLike<unknown> }>
   createMapper(requestId: string | undefined): EventMapper
   /** The error for an error object that came after the response had begun. */
   readonly toReportedError: (error: unknown) => LLMError
@@ -27,14 +29,15 @@ export interface SdkStream {
  * Opens an SDK's stream and reads it ourselves where its body can be read: SDK iterators end without an error when a stream is
  * cut or aborted.
  */
-export async function* readSdkStream(options: SdkStream): AsyncGenerator<StreamEvent[], void, undefined> {
+export async function* readSdkStream<Body>(options: SdkStream<Body>): AsyncGenerator<StreamEvent[], void, undefined> {
   const { provider, signal, limits, framing = serverSentEvents, requestIdHeader } = options
+  const body = bodyOf(options)
   let response: Response | undefined
   let reader: EventReader | undefined
   let mapper: EventMapper | undefined
   let requestId: string | undefined
   try {
-    const { call } = await options.send()
+    const { call } = await options.send(body)
     response = await rawResponse(call)
     requestId = response?.headers.get(requestIdHeader) ?? undefined
     // Binary frames (Bedrock), or no response to be had: the SDK's own iterator.
@@ -43,11 +46,11 @@ export async function* readSdkStream(options: SdkStream): AsyncGenerator<StreamE
     if (iterable) yield* mapIterator(iterable, mapper, signal)
     else if (response) {
       yield []
-      const body = (reader = framing.open(await eventBody(response, framing, options), limits))
+      const events = (reader = framing.open(await eventBody(response, framing, options), limits))
       yield* mapReads(
         async () => {
-          const events = await body.read()
-          return events && parsed(provider, events)
+          const read = await events.read()
+          return read && parsed(provider, read)
         },
         mapper,
         signal,
@@ -56,11 +59,31 @@ export async function* readSdkStream(options: SdkStream): AsyncGenerator<StreamE
   } catch (error) {
     const rest = mapper?.rest() ?? []
     if (rest.length > 0) yield rest
+    if (!mapper && !isLLMError(error)) checkJson(body)
     throw describeError(toError(error, options, signal, mapper ? 'stream' : 'connect'), { requestId })
   } finally {
     if (!reader) response?.body?.cancel().catch(() => undefined)
     else if (mapper?.isFinished) reader.drain()
     else reader.cancel()
+  }
+}
+
+function bodyOf<Body>({ toBody, provider }: SdkStream<Body>): Body {
+  try {
+    return toBody()
+  } catch (cause) {
+    if (isLLMError(cause)) throw cause
+    const message = `The request cannot be put in the form of ${provider}: something in it is not what it should be. See \`cause\`.`
+    throw new UsageError('invalid_argument', message, { provider, cause })
+  }
+}
+
+/** Throws where a body is no JSON, of which SDKs say no more than of a connection that fails. */
+function checkJson(body: unknown): void {
+  try {
+    JSON.stringify(body, (_, value: unknown) => (ArrayBuffer.isView(value) ? null : value))
+  } catch (cause) {
+    throw new UsageError('invalid_argument', 'The request holds something that is no JSON. See `cause`.', { cause })
   }
 }
 
@@ -175,7 +198,7 @@ function isBinary(response: Response): boolean {
 async function eventBody(
   { body, headers }: Response,
   framing: Framing,
-  { provider, toReportedError }: SdkStream,
+  { provider, toReportedError }: Pick<SdkStream, 'provider' | 'toReportedError'>,
 ): Promise<ReadableStream<Uint8Array>> {
   const facts = { retryable: true, phase: 'stream', provider } as const
   if (!body) throw new StreamError('empty_response', `${provider} answered without a body.`, facts)

@@ -154,6 +154,40 @@ export function describeRequests(subject: Subject): void {
       }
     })
 
+    test.for(['native', 'json', 'xml'] as const)(
+      'earlier arguments that JSON cannot say are named, and nothing is sent: %s',
+      async (toolInput) => {
+        const part = { type: 'tool-call', toolCallId: 'call_1', toolName: 'ask', input: { count: 1n } } as const
+        const history: Message[] = [...messages, { role: 'assistant', content: [part] }]
+        const request = { messages: history, tools: [ask], toolChoice: ask, toolInput }
+        const failure = await rejectionOf(sent(subject, request))
+        expect(failure).toMatchObject({ name: 'UsageError', code: 'invalid_argument', phase: 'request' })
+        expect((failure as Error).message).toContain('The input of tool call "call_1"')
+      },
+    )
+
+    test('anything else that JSON cannot say is a mistake in the request, not a connection that fails', async () => {
+      const failure = await rejectionOf(sent(subject, { providerOptions: { [subject.name]: { seed: 5n } } }))
+      expect(failure).toMatchObject({
+        name: 'UsageError',
+        code: 'invalid_argument',
+        phase: 'request',
+        retryable: false,
+      })
+      expect((failure as Error).cause).toBeInstanceOf(TypeError)
+      const mistake = {
+        get type(): never {
+          throw new TypeError('broken')
+        },
+      }
+      const unreadable = rejectionOf(
+        sent(subject, {
+          messages: [{ role: 'user', content: [{ type: 'text', text: 'x', metadata: { [subject.name]: mistake } }] }],
+        }),
+      )
+      expect(await unreadable).toMatchObject({ name: 'UsageError', code: 'invalid_argument', phase: 'request' })
+    })
+
     test('an answer that said nothing is no turn', async () => {
       const fetch = replayFetch([simulated(subject, ''), simulated(subject)])
       const client = new StreamingLLMClient({ provider: subject.create({ apiKey: key, fetch }) })
