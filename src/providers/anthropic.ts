@@ -51,7 +51,7 @@ export interface AnthropicOptions {
   readonly fetch?: typeof globalThis.fetch | undefined
   /** Sent with every request, e.g. `{ 'anthropic-beta': '…' }`. */
   readonly headers?: Readonly<Record<string, string>> | undefined
-  /** Tokens to generate at most where a request does not say; the API requires a number. Default 8192. */
+  /** Tokens to generate at most where a request does not say; the API requires a number. Default 8192, beside a budget for reasoning. */
   readonly maxTokens?: number | undefined
   /** Whether tool arguments are sent while they are written, not value by value. Turn it off for gateways that refuse the flag. Default true. */
   readonly eagerInputStreaming?: boolean | undefined
@@ -182,7 +182,7 @@ function toReportedError(error: unknown): LLMError {
 // ---------------------------------------------------------------------------------------------------------------- request
 
 function toRequestBody(request: LLMRequest, options: AnthropicOptions, warnings: LLMWarning[]): Json {
-  const { maxTokens = options.maxTokens ?? 8192, tools, toolChoice, output, reasoning } = request
+  const { tools, toolChoice, output, reasoning } = request
   const { instructions, conversation } = splitInstructions(request)
   const outputSchema = output && strictSchemaFor(output, strictRules, 'Anthropic', warnings)
   if (output && !outputSchema) instructions.push(toOutputInstruction(output))
@@ -195,7 +195,7 @@ function toRequestBody(request: LLMRequest, options: AnthropicOptions, warnings:
   }
   const body: Json = {
     model: options.model,
-    max_tokens: maxTokens,
+    max_tokens: toMaxTokens(request, options),
     messages: toMessages(conversation, warnings),
     stream: true,
     ...toSettings(request, { temperature: 'temperature', topP: 'top_p', stop: 'stop_sequences' }),
@@ -212,6 +212,20 @@ function toRequestBody(request: LLMRequest, options: AnthropicOptions, warnings:
     if (toolChoice !== undefined) body['tool_choice'] = toToolChoice(toolChoice)
   }
   return { ...body, ...request.providerOptions?.[providerName] }
+}
+
+/** Thinking counts towards the bound, so that a budget has to leave room for the answer. */
+function toMaxTokens({ maxTokens, reasoning }: LLMRequest, options: AnthropicOptions): number {
+  const bound = maxTokens ?? options.maxTokens
+  if (!reasoning || !('budgetTokens' in reasoning)) return bound ?? 8192
+  const { budgetTokens } = reasoning
+  if (budgetTokens < 1024 || (bound !== undefined && bound <= budgetTokens)) {
+    throw new UsageError(
+      'unsupported',
+      'Anthropic takes a `budgetTokens` of at least 1024 and less than `maxTokens`, which bounds thinking and answer together.',
+    )
+  }
+  return bound ?? budgetTokens + 8192
 }
 
 function toThinking(reasoning: NonNullable<LLMRequest['reasoning']>): Json {
@@ -234,11 +248,12 @@ function toFormat(schema: JsonSchema, { description }: OutputFormat): Json {
   return { type: 'json_schema', schema: description === undefined ? schema : { description, ...schema } }
 }
 
-function toTool({ name, description, inputSchema, strict, definition }: Tool, eager: boolean): Json {
+function toTool(tool: Tool, eager: boolean): Json {
+  const { name, description, inputSchema: schema, strict, definition } = tool
   return (
     definition?.[providerName] ?? {
       name,
-      input_schema: inputSchema,
+      input_schema: (strict && strictSchemaFor({ schema, strict }, strictRules, 'Anthropic', [])) || schema,
       ...(description !== undefined && { description }),
       ...(strict !== undefined && { strict }),
       // Without it each value arrives at once when it is complete.

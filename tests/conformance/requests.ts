@@ -3,13 +3,13 @@ import { replayFetch } from 'fieldstream/testing'
 import { describe, expect, test } from 'vitest'
 import { rejectionOf } from '../support.ts'
 import { ask, key, messages, over, prompt, simulated, watch } from './run.ts'
-import type { Connection, Json, Subject } from './subject.ts'
+import { type Connection, type Json, strictInput, type Subject } from './subject.ts'
 
 const note = tool({ name: 'note' })
 
 /** A request for each claim. */
 function requestFor(claim: string, subject: Subject): Partial<StreamRequest> {
-  const exact = tool({ name: 'exact', strict: true, input: { properties: {} } })
+  const exact = tool({ name: 'exact', strict: true, input: strictInput })
   const requests: Record<string, Partial<StreamRequest>> = {
     forcedTool: { tools: [ask, note], toolChoice: ask, toolInput: 'native' },
     requiredTool: { tools: [ask, note], toolChoice: 'required' },

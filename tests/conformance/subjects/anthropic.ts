@@ -4,7 +4,7 @@ import { anthropic, type AnthropicClient, type AnthropicOptions, toStreamEvents 
 import { expect } from 'vitest'
 import { recorded } from '../../recordings.ts'
 import { key, output } from '../run.ts'
-import { eventsIn, type ExpectedAnswer, type Json, parsed, sseFramings, type Subject } from '../subject.ts'
+import { closedInput, eventsIn, type ExpectedAnswer, type Json, parsed, sseFramings, type Subject } from '../subject.ts'
 import { supports } from '../supports.ts'
 
 const finishReasons: Record<string, FinishReason> = {
@@ -121,7 +121,7 @@ export const anthropicSubject: Subject = {
   sends: {
     forcedTool: { tool_choice: { type: 'tool', name: 'ask' } },
     requiredTool: { tool_choice: { type: 'any' } },
-    strictTool: { tools: [{ name: 'exact', strict: true }] },
+    strictTool: { tools: [{ name: 'exact', strict: true, input_schema: closedInput }] },
     ownTool: { tools: [{ type: 'own' }] },
     imageBytes: {
       messages: [
