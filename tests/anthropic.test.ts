@@ -449,6 +449,23 @@ const sdkRequest = { model: 'model-a', max_tokens: 1, messages: [], stream: true
 }
 
 describe('an event that breaks the protocol is an error, and what is merely new is not', () => {
+  test('why the model refused is in `providerMessage`', async () => {
+    const refused = (details: unknown) => ({
+      type: 'message_delta',
+      delta: { stop_reason: 'refusal', stop_details: details },
+      usage: {},
+    })
+    const details = { type: 'refusal', category: 'x', explanation: words }
+    const told = await watch(wire(start, textStart, textDelta, blockStop, refused(details), end))
+    expect(told.error).toMatchObject({ name: 'OutputError', code: 'refused', providerMessage: words })
+    expect(told.error.message).not.toContain(words)
+    for (const none of [null, undefined, { explanation: null }]) {
+      const untold = await watch(wire(start, textStart, textDelta, blockStop, refused(none), end))
+      expect(untold.error).toMatchObject({ code: 'refused' })
+      expect(untold.error.providerMessage).toBeUndefined()
+    }
+  })
+
   test('new events, blocks, deltas and stop reasons are tolerated, and new blocks kept for the next turn', async () => {
     const body = wire(
       start,
