@@ -134,13 +134,9 @@ export function anthropic(options: AnthropicOptions): Provider {
  * @throws StreamError `stream_truncated` where the stream ends without `message_stop`, which the SDK does not notice.
  */
 export function toStreamEvents(stream: AsyncIterable<{ readonly type: string }>): StreamEvents {
-  if (typeof (stream as Partial<typeof stream> | undefined)?.[Symbol.asyncIterator] !== 'function') {
-    throw new UsageError(
-      'invalid_argument',
-      'toStreamEvents() takes what `await client.messages.create({ …, stream: true })` returns; `await` or `stream: true` may be missing.',
-    )
-  }
   return mapSdkStream(stream, {
+    caller: 'toStreamEvents',
+    call: 'client.messages.create({ …, stream: true })',
     provider: providerName,
     toReportedError,
     createMapper: () => new AnthropicEventMapper({ model: '' }),

@@ -143,7 +143,10 @@ export function gemini(options: GeminiOptions): Provider {
  * @throws StreamError `stream_truncated` where the stream ends without a finish reason, which the SDK does not notice.
  */
 export function toStreamEvents(stream: AsyncIterable<object>): StreamEvents {
-  return mapSdkStream(restated(stream), {
+  return mapSdkStream(stream, {
+    caller: 'toStreamEvents',
+    call: 'client.models.generateContentStream({ … })',
+    restate: restated,
     provider: providerName,
     toReportedError,
     createMapper: () => new GeminiEventMapper({ model: '' }),

@@ -140,8 +140,10 @@ export function toStreamEvents(
   stream: AsyncIterable<object>,
   options: Pick<OllamaOptions, 'thinkTag'> = {},
 ): StreamEvents {
-  const events = iterate(stream, undefined)
-  return mapSdkStream(Object.assign(events, { controller: (stream as SdkIterator).abortController }), {
+  return mapSdkStream(stream, {
+    caller: 'toStreamEvents',
+    call: 'client.chat({ …, stream: true })',
+    restate: (given: SdkIterator) => Object.assign(iterate(given), { controller: given.abortController }),
     provider: providerName,
     toReportedError,
     createMapper: () => new OllamaEventMapper(options.thinkTag ?? 'opened', { model: '' }),

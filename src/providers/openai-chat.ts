@@ -124,6 +124,8 @@ export function toChatStreamEvents(
   { name = defaultName, thinkTags }: Pick<OpenAIChatOptions, 'name' | 'thinkTags'> = {},
 ): StreamEvents {
   return mapSdkStream(stream, {
+    caller: 'toChatStreamEvents',
+    call: 'client.chat.completions.create({ …, stream: true })',
     provider: name,
     toReportedError: (error) => toReportedError(name, error),
     createMapper: () => new ChatEventMapper(name, thinkTags, { model: '' }),

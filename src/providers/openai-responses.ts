@@ -102,6 +102,8 @@ export function openai(options: OpenAIOptions): Provider {
  */
 export function toStreamEvents(stream: AsyncIterable<{ readonly type: string }>): StreamEvents {
   return mapSdkStream(stream, {
+    caller: 'toStreamEvents',
+    call: 'client.responses.create({ …, stream: true })',
     provider: providerName,
     toReportedError: reported,
     createMapper: () => new ResponsesEventMapper(undefined, { model: '' }),

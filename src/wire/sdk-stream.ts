@@ -68,9 +68,10 @@ export async function* readSdkStream<Body>(options: SdkStream<Body>): AsyncGener
   }
 }
 
-function bodyOf<Body>({ toBody, provider }: SdkStream<Body>): Body {
+function bodyOf<Body>(options: SdkStream<Body>): Body {
+  const { provider } = options
   try {
-    return toBody()
+    return options.toBody()
   } catch (cause) {
     if (isLLMError(cause)) throw cause
     const message = `The request cannot be put in the form of ${provider}: something in it is not what it should be. See \`cause\`.`
@@ -87,11 +88,29 @@ function checkJson(body: unknown): void {
   }
 }
 
-/** Maps a raw stream that an SDK decodes. */
-export function mapSdkStream(
-  stream: AsyncIterable<unknown>,
-  options: Pick<SdkStream, 'provider' | 'toReportedError'> & { createMapper(): EventMapper },
-): StreamEvents {
+/** What tells one SDK's stream from another's, where the user has called it. */
+export interface CalledSdkStream extends Pick<SdkStream, 'provider' | 'toReportedError'> {
+  /** The function that takes the stream, and the call that makes it, for messages. */
+  readonly caller: string
+  readonly call: string
+  createMapper(): EventMapper
+  /** The stream as it is to be read, where that is not as the SDK gives it. */
+  restate?(stream: AsyncIterable<unknown>): AsyncIterable<unknown>
+}
+
+/**
+ * Maps a raw stream that an SDK decodes.
+ *
+ * @throws UsageError where `given` is none: the promise of one, or an answer that does not stream.
+ */
+export function mapSdkStream(given: AsyncIterable<unknown>, options: CalledSdkStream): StreamEvents {
+  if (typeof (given as Partial<typeof given> | null | undefined)?.[Symbol.asyncIterator] !== 'function') {
+    throw new UsageError(
+      'invalid_argument',
+      `${options.caller}() takes what \`await ${options.call}\` returns. Is the call awaited, and does it stream?`,
+    )
+  }
+  const stream = options.restate?.(given) ?? given
   return fromBatches(async function* () {
     const mapper = options.createMapper()
     const { signal } = controllerOf(stream) ?? new AbortController()

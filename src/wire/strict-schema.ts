@@ -98,7 +98,7 @@ export function toStrictSchema(
         case 'definitions':
           if (typeof value !== 'object' || value === null) throw malformed(inner, 'an object of schemas')
           strictNode[keyword] = Object.fromEntries(
-            Object.entries(value).map(([key, item]) => [key, convert(item, `${inner}.${key}`)]),
+            Object.entries(value as object).map(([key, item]) => [key, convert(item, `${inner}.${key}`)]),
           )
           break
         case 'additionalProperties':

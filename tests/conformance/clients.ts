@@ -134,6 +134,11 @@ export function describeClients(subject: Subject): void {
       expect(error).toBeInstanceOf(UsageError)
       return (error as Error).message
     }
+    for (const stream of [Promise.resolve(), undefined, null, {}]) {
+      const error = thrownBy(() => sdk.mapped(stream as never))
+      expect(error).toMatchObject({ name: 'UsageError', code: 'invalid_argument' })
+      expect((error as Error).message).toMatch(/^to\w+\(\) takes what `await client\..*` returns\. Is the call awaited/)
+    }
     expect(complaint({ model: '' })).toContain('`model`')
     expect(complaint({ model: undefined as never })).toContain('`model`')
     for (const wrong of [{}, null, 'x', { chat: {}, messages: {}, models: {}, responses: {} }])
