@@ -546,6 +546,52 @@ describe('Chat: servers differ, and the calls are the same', () => {
     }
   })
 
+  test('the one call of an old server is a call like any other', async () => {
+    const only = (members: object) => chunk({ content: null, function_call: members })
+    const inputText = '{"message":"Sure?"}'
+    const pieces = [...inputText].map((text) => only({ arguments: text }))
+    const again = [...inputText].map((text) => only({ name: 'ask', arguments: text }))
+    for (const events of [
+      [only({ name: 'ask', arguments: '' }), ...pieces],
+      again,
+      [...pieces, only({ name: 'ask' })],
+    ]) {
+      const body = wire(...events, chunk({ function_call: null }, 'function_call'), done)
+      const fetch = replayFetch([body, simulate('Fine.', { provider: 'openai-chat' })])
+      const { response: result, error, events: told } = await watch('openai-chat', fetch)
+      expect(error).toBeUndefined()
+      expect(result).toMatchObject({
+        finishReason: 'tool-calls',
+        toolCalls: [{ toolName: 'ask', input: { message: 'Sure?' } }],
+      })
+      expect(told.map((event) => (event.type === 'field-delta' ? event.delta : '')).join('')).toBe('Sure?')
+      const { toolCallId } = result!.toolCalls[0]!
+      expect(toolCallId).toContain('chat_1')
+      const results: Message = { role: 'tool', content: [{ type: 'tool-result', toolCallId, output: 'ok' }] }
+      await clientOf('openai-chat', fetch)
+        .stream({ messages: [...messages, ...result!.messages, results] })
+        .final()
+      expect((fetch.requests[1]!.body as Body).messages.slice(1)).toEqual([
+        {
+          role: 'assistant',
+          content: null,
+          tool_calls: [{ id: toolCallId, type: 'function', function: { name: 'ask', arguments: inputText } }],
+        },
+        { role: 'tool', tool_call_id: toolCallId, content: 'ok' },
+      ])
+    }
+  })
+
+  test('a call that is also told in the old form is one call', async () => {
+    const both = { tool_calls: [{ index: 0, id: 'call_1', function: { name: 'ask', arguments: '{}' } }] }
+    const body = wire(
+      chunk({ ...both, function_call: { name: 'ask', arguments: '{}' } }),
+      chunk({ function_call: { arguments: '' } }, 'tool_calls'),
+      done,
+    )
+    expect((await watch('openai-chat', body)).response!.toolCalls).toMatchObject([{ toolCallId: 'call_1', input: {} }])
+  })
+
   test('calls without any id get one', async () => {
     const events = [
       call({ index: 0, id: '', function: { name: 'ask', arguments: '{}' } }),

@@ -12,7 +12,15 @@ import {
 } from '../request.ts'
 import type { JsonSchema } from '../schema.ts'
 import type { Tool } from '../tool.ts'
-import { EventMapper, type Json, type MapperContext, protocolError, toObject, toText } from '../wire/event-mapper.ts'
+import {
+  EventMapper,
+  type Json,
+  type MapperContext,
+  missingCall,
+  protocolError,
+  toObject,
+  toText,
+} from '../wire/event-mapper.ts'
 import type { WireLimits } from '../wire/event-reader.ts'
 import {
   checkInput,
@@ -372,6 +380,7 @@ class AnthropicEventMapper extends EventMapper {
   #usage: Json = {}
   #stopReason: string | undefined
   #explanation: string | undefined
+  #hasCalls = false
 
   constructor(context: MapperContext) {
     super(providerName, context)
@@ -434,6 +443,7 @@ class AnthropicEventMapper extends EventMapper {
         this.#text('reasoning-delta', content['thinking'] ?? '', out)
         return
       case 'tool_use':
+        this.#hasCalls = true
         out.push({
           type: 'tool-input-start',
           toolCallId: toText(providerName, content['id'], 'the id of a tool call'),
@@ -524,6 +534,7 @@ class AnthropicEventMapper extends EventMapper {
     const reason = this.#stopReason
     if (reason === undefined) throw protocolError(providerName, 'the answer ended without a stop reason')
     const finishReason = finishReasons.get(reason) ?? 'other'
+    if (finishReason === 'tool-calls' && !this.#hasCalls) throw missingCall(providerName)
     for (const { content } of this.#blocks.values()) {
       // A token limit may cut a block that then never stops; nothing else may.
       if (finishReason !== 'length') throw protocolError(providerName, 'the answer ended inside a content block')

@@ -3,7 +3,15 @@ import type { FinishReason, StreamEvent, Usage } from '../events.ts'
 import { fromBatches, type Provider, type ProviderContext, type StreamEvents } from '../provider.ts'
 import type { LLMRequest, LLMWarning, Message, OutputFormat, ToolChoice } from '../request.ts'
 import type { Tool } from '../tool.ts'
-import { EventMapper, type Json, type MapperContext, protocolError, toObject, toText } from '../wire/event-mapper.ts'
+import {
+  EventMapper,
+  type Json,
+  type MapperContext,
+  missingCall,
+  protocolError,
+  toObject,
+  toText,
+} from '../wire/event-mapper.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
 import { ThinkTagSplitter } from '../wire/think-tags.ts'
 import { dropped, foreign, ownMetadata, toInputText, toOutputInstruction, toSettings } from '../wire/request-body.ts'
@@ -352,6 +360,9 @@ const failures: ReadonlyMap<unknown, { readonly code: string }> = new Map(
   } as const),
 )
 
+/** Stands for the index of a `function_call`, which has none. */
+const onlyCall = 'function_call'
+
 /** Fields for reasoning, by preference: a server may send the same text in several. */
 const reasoningFields = ['reasoning_content', 'reasoning'] as const
 
@@ -429,16 +440,19 @@ class ChatEventMapper extends EventMapper {
   }
 
   #delta(delta: Json, out: StreamEvent[]): void {
-    const { content, refusal, tool_calls: calls, reasoning_details: details, annotations } = delta
+    const { content, refusal, tool_calls: calls, function_call: only, reasoning_details: details, annotations } = delta
     this.#think(delta, details, out)
     if (typeof content === 'string') this.#content(content, out)
     else if (Array.isArray(content)) for (const part of content as unknown[]) this.#part(part, out)
     else if (content !== undefined && content !== null) throw protocolError(this.provider, 'a text is not a string')
     if (Array.isArray(annotations)) this.#annotations.push(...(annotations as unknown[]))
     if (refusal !== undefined && refusal !== null) this.#refusal += toText(this.provider, refusal, 'a refusal')
-    if (calls === undefined || calls === null) return
-    if (!Array.isArray(calls)) throw protocolError(this.provider, 'the tool calls are not a list')
-    for (const call of calls as unknown[]) this.#call(toObject(this.provider, call, 'a tool call'), out)
+    if (!Array.isArray(calls ?? [])) throw protocolError(this.provider, 'the tool calls are not a list')
+    for (const call of (calls ?? []) as unknown[]) this.#call(toObject(this.provider, call, 'a tool call'), out)
+    // Old servers know one call only; others may repeat there what they also said as a tool call.
+    const isOnly = this.#calls.length === 0 || this.#callsByIndex.has(onlyCall)
+    if (only !== undefined && only !== null && isOnly)
+      this.#call({ index: onlyCall, function: toObject(this.provider, only, 'a function call') }, out)
   }
 
   // ------------------------------------------------------------------------------------------------------ text, reasoning
@@ -608,6 +622,7 @@ class ChatEventMapper extends EventMapper {
     this.#close(out)
     const known = finishReasons.get(reason) ?? 'other'
     const hasCalls = this.#calls.length > 0
+    if (known === 'tool-calls' && !hasCalls) throw missingCall(this.provider)
     const finishReason = this.#refusal !== '' ? 'refusal' : known === 'stop' && hasCalls ? 'tool-calls' : known
     this.#calls.forEach((call, i) => {
       if (call.name === undefined) throw protocolError(this.provider, 'a tool call has no name')

@@ -173,6 +173,7 @@ export const anthropicSubject: Subject = {
       'the end of a block that never began': [{ ...blockStop, index: 3 }],
       'a block that begins twice': [textStart],
       'a block that never ends': [stopped('end_turn'), end],
+      'an end for a call that never came': [blockStop, stopped('tool_use'), end],
       'an end without a stop reason': [blockStop, stopped(null), end],
       'a block without content': [{ type: 'content_block_start', index: 1 }],
       'a delta without content': [{ type: 'content_block_delta', index: 0 }],
