@@ -170,6 +170,15 @@ export function describeError<E extends LLMError>(
     attempts?: readonly AttemptFailure[] | undefined
   },
 ): E {
+  if (facts.usage && error.usage === undefined) {
+    // Whatever a service put beside its numbers is not for logs.
+    const { raw, ...usage } = facts.usage
+    Object.defineProperty(error, 'usage', {
+      value: Object.defineProperty(usage, 'raw', { value: raw }),
+      enumerable: true,
+      configurable: true,
+    })
+  }
   for (const name of [
     'phase',
     'provider',
@@ -182,7 +191,6 @@ export function describeError<E extends LLMError>(
     'toolName',
     'toolCallId',
     'position',
-    'usage',
   ] as const) {
     const value = facts[name]
     if (value !== undefined && error[name] === undefined) {
@@ -206,8 +214,13 @@ export function describeError<E extends LLMError>(
 /** The host's own word, or the name of an error of its making, e.g. `TimeoutError`. */
 function reasonWords(reason: unknown): string {
   if (typeof reason === 'string') return `: ${reason}`
-  const { name } = (reason ?? {}) as { name?: unknown }
-  return typeof name === 'string' && name !== 'AbortError' ? ` (${name})` : ''
+  try {
+    const { name } = (reason ?? {}) as { name?: unknown }
+    return typeof name === 'string' && name !== 'AbortError' ? ` (${name})` : ''
+  } catch {
+    // Anything can be a reason, also what throws when it is looked at.
+    return ''
+  }
 }
 
 /** The run was cancelled: by a signal, by `abort()`, or because the consumer left. `name` is `'AbortError'`. */

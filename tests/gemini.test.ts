@@ -641,7 +641,7 @@ describe('what is no stream of an answer is an error, never an empty answer', ()
     const long = (length: number): string =>
       JSON.stringify({ error: { ...unavailable.error, details: Array<string>(length).fill('x') } }, null, 1)
     expect((await watch(wire(text) + long(1_000))).error).toMatchObject({ code: 'overloaded' })
-    expect((await watch(wire(text) + long(70_000))).error).toMatchObject({ code: 'stream_truncated' })
+    expect((await watch(wire(text) + long(70_000))).error).toMatchObject({ code: 'stream_protocol' })
   })
 
   test('what follows the last event and says nothing is no error', async () => {

@@ -22,6 +22,7 @@ import { replayFetch, type ReplaySource, simulate } from 'fieldstream/testing'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { serve, untilClosed } from './conformance/connections.ts'
 import { ask, key, messages, output, read, watchClient as watchRun } from './conformance/run.ts'
+import { pieces } from './support.ts'
 
 const custom = tool({
   name: 'custom',
@@ -549,13 +550,10 @@ describe('Chat: servers differ, and the calls are the same', () => {
   test('the one call of an old server is a call like any other', async () => {
     const only = (members: object) => chunk({ content: null, function_call: members })
     const inputText = '{"message":"Sure?"}'
-    const pieces = [...inputText].map((text) => only({ arguments: text }))
-    const again = [...inputText].map((text) => only({ name: 'ask', arguments: text }))
-    for (const events of [
-      [only({ name: 'ask', arguments: '' }), ...pieces],
-      again,
-      [...pieces, only({ name: 'ask' })],
-    ]) {
+    const characters = pieces(inputText, 1)
+    const rest = characters.map((text) => only({ arguments: text }))
+    const again = characters.map((text) => only({ name: 'ask', arguments: text }))
+    for (const events of [[only({ name: 'ask', arguments: '' }), ...rest], again, [...rest, only({ name: 'ask' })]]) {
       const body = wire(...events, chunk({ function_call: null }, 'function_call'), done)
       const fetch = replayFetch([body, simulate('Fine.', { provider: 'openai-chat' })])
       const { response: result, error, events: told } = await watch('openai-chat', fetch)
@@ -788,6 +786,29 @@ describe('Chat: a server that says neither `[DONE]` nor goodbye', () => {
     await Promise.all(closed)
     expect(closed.length).toBe(2)
     expect(performance.now() - from).toBeLessThan(3000)
+  })
+
+  test('is waited for no longer than that though it goes on and on', async () => {
+    const { baseURL } = await serve((reply) => {
+      reply.writeHead(200, streamHeaders).write(wire(said, stop))
+      const timer = setInterval(() => reply.write(': still here\n\n'), 200)
+      reply.once('close', () => clearInterval(timer))
+    })
+    const from = performance.now()
+    expect(await clientOf('openai-chat', fetch, { baseURL }).stream({ messages }).final()).toMatchObject({
+      text: output,
+    })
+    expect(performance.now() - from).toBeLessThan(1600)
+  })
+
+  test('and breaks the connection instead has answered all the same', async () => {
+    const { baseURL } = await serve((reply, request) => {
+      reply
+        .writeHead(200, streamHeaders)
+        .write(wire(said, stop), () => setTimeout(() => request.socket.resetAndDestroy(), 10))
+    })
+    const result = await clientOf('openai-chat', fetch, { baseURL }).stream({ messages }).final()
+    expect(result).toMatchObject({ text: output, finishReason: 'stop', warnings: [] })
   })
 
   test('but an aborted signal closes the connection at once', async () => {

@@ -83,7 +83,8 @@ class Attempt implements Batches {
     const pending: Pending = Promise.withResolvers()
     this.#pending = pending
     this.#waitingSince = performance.now()
-    if (!this.#timer) this.#arm()
+    if (this.#timer) keepAlive(this.#timer, true)
+    else this.#arm()
     this.#read()
     return pending.promise
   }
@@ -152,6 +153,8 @@ class Attempt implements Batches {
   #settle(): Pending | undefined {
     const pending = this.#pending
     this.#pending = undefined
+    // Nobody waits for anything now, perhaps never again.
+    if (this.#timer) keepAlive(this.#timer, false)
     return pending
   }
 
@@ -237,6 +240,12 @@ class Attempt implements Batches {
     this.#controller.abort(error)
     this.#source?.return?.().then(undefined, () => undefined)
   }
+}
+
+/** Browsers have no such thing: there, nothing is kept alive by a timer. */
+function keepAlive(timer: { ref?: () => void; unref?: () => void }, isWanted: boolean): void {
+  if (isWanted) timer.ref?.()
+  else timer.unref?.()
 }
 
 function isOutput(type: StreamEvent['type']): boolean {

@@ -22,6 +22,7 @@ import {
   toText,
 } from '../wire/event-mapper.ts'
 import type { WireLimits } from '../wire/event-reader.ts'
+import { guardedFetch } from '../wire/guarded-fetch.ts'
 import {
   checkInput,
   dropped,
@@ -49,7 +50,10 @@ export interface AnthropicClient {
 
 export interface AnthropicOptions {
   readonly model: string
-  /** An SDK client that is already set up. Without one, `@anthropic-ai/sdk` is loaded at the first request. */
+  /**
+   * An SDK client that is already set up. Without one, `@anthropic-ai/sdk` is loaded at the first request. Its `fetch` stays as
+   * it is, so that redirects, compression and the length of error bodies are its own affair.
+   */
   readonly client?: AnthropicClient | undefined
   /** Default: the environment variable `ANTHROPIC_API_KEY`. */
   readonly apiKey?: string | undefined
@@ -160,7 +164,7 @@ async function loadClient({ apiKey, baseURL, fetch }: AnthropicOptions): Promise
     '@anthropic-ai/sdk@1',
     () => import('@anthropic-ai/sdk'),
   )
-  return new sdk.Anthropic({ apiKey: key, ...(baseURL && { baseURL }), ...(fetch && { fetch }) })
+  return new sdk.Anthropic({ apiKey: key, ...(baseURL && { baseURL }), fetch: guardedFetch(fetch) })
 }
 
 /** Sends the request as `messages.create()` does, but for its warnings about models, which it prints to the console. */

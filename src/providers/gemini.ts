@@ -14,6 +14,7 @@ import type { JsonSchema } from '../schema.ts'
 import { EventMapper, type Json, type MapperContext, protocolError, toObject, toText } from '../wire/event-mapper.ts'
 import { readText } from '../wire/read-text.ts'
 import type { WireLimits } from '../wire/event-reader.ts'
+import { guardedFetch } from '../wire/guarded-fetch.ts'
 import {
   checkInput,
   dropped,
@@ -40,7 +41,10 @@ export interface GeminiClient {
 
 export interface GeminiOptions {
   readonly model: string
-  /** An SDK client that is already set up. Without one, `@google/genai` is loaded at the first request. */
+  /**
+   * An SDK client that is already set up. Without one, `@google/genai` is loaded at the first request. Whether its `fetch` follows
+   * redirects, or asks for compression, is its own affair.
+   */
   readonly client?: GeminiClient | undefined
   /** Default: the environment variable `GOOGLE_API_KEY`, else `GEMINI_API_KEY`. Vertex AI works without one. */
   readonly apiKey?: string | undefined
@@ -206,7 +210,9 @@ async function send(
   signal: AbortSignal,
 ): Promise<{ call: PromiseLike<unknown> }> {
   const { apiClient } = client as { apiClient?: ApiClient }
-  const baseFetch = options.fetch ?? apiClient?.getFetch?.bind(apiClient)() ?? globalThis.fetch
+  const baseFetch = options.client
+    ? (apiClient?.getFetch?.bind(apiClient)() ?? globalThis.fetch)
+    : guardedFetch(options.fetch)
   const { headers: ownHeaders, retryOptions: _, ...httpOptions } = (config['httpOptions'] ?? {}) as Json
   let hasSent = false
   const answer: { response?: Response } = {}

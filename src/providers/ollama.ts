@@ -16,6 +16,7 @@ import { EventMapper, type Json, type MapperContext, protocolError, toObject, to
 import type { WireLimits } from '../wire/event-reader.ts'
 import { jsonLines } from '../wire/json-lines.ts'
 import { readText } from '../wire/read-text.ts'
+import { guardedFetch } from '../wire/guarded-fetch.ts'
 import {
   checkInput,
   dropped,
@@ -42,7 +43,8 @@ export interface OllamaOptions {
   readonly model: string
   /**
    * An SDK client that is already set up: its host, headers and `fetch` are used, while the instance itself stays as it is.
-   * Without one, `ollama` is loaded at the first request.
+   * Without one, `ollama` is loaded at the first request. Whether its `fetch` follows redirects, or asks for compression, is its
+   * own affair.
    */
   readonly client?: OllamaClient | undefined
   /** Address of the server. Default: the environment variable `OLLAMA_HOST`, else `http://127.0.0.1:11434`. */
@@ -172,7 +174,7 @@ async function loadClient({ host, apiKey, fetch, headers }: OllamaOptions): Prom
   )
   let client: SdkClient
   try {
-    client = new sdk.Ollama({ host: host ?? OLLAMA_HOST, ...(fetch && { fetch }) } as never)
+    client = new sdk.Ollama({ host: host ?? OLLAMA_HOST, fetch: guardedFetch(fetch) } as never)
   } catch {
     // The cause is left out: it quotes the address, which may hold a password.
     throw new UsageError(

@@ -5,6 +5,7 @@ import type { JsonSchema } from '../schema.ts'
 import type { Tool } from '../tool.ts'
 import { type Json, toText } from '../wire/event-mapper.ts'
 import type { WireLimits } from '../wire/event-reader.ts'
+import { guardedFetch } from '../wire/guarded-fetch.ts'
 import { toBase64, toJsonText, toResultText } from '../wire/request-body.ts'
 import { environment, loadSdk, requireApiKey } from '../wire/sdk-client.ts'
 import { type StrictRules, strictSchemaFor } from '../wire/strict-schema.ts'
@@ -13,7 +14,10 @@ import { messageIn, toHttpError } from '../wire/transport-errors.ts'
 /** How to reach a service: with a client of the SDK, or with what one is made of. */
 export interface OpenAIConnection<Client> {
   readonly model: string
-  /** An SDK client that is already set up (`OpenAI`, `AzureOpenAI` …). Without one, `openai` is loaded at the first request. */
+  /**
+   * An SDK client that is already set up (`OpenAI`, `AzureOpenAI` …). Without one, `openai` is loaded at the first request. Its
+   * `fetch` stays as it is, so that redirects, compression and the length of error bodies are its own affair.
+   */
   readonly client?: Client | undefined
   /** Default: the environment variable `OPENAI_API_KEY`. */
   readonly apiKey?: string | undefined
@@ -40,7 +44,7 @@ export async function loadClient<Client>(
   const isOwnServer = Boolean(fetch || baseURL || OPENAI_BASE_URL)
   const key = requireApiKey(caller, 'OpenAI', 'OPENAI_API_KEY', apiKey ?? OPENAI_API_KEY, isOwnServer)
   const sdk = await loadSdk<{ OpenAI: new (options: object) => unknown }>(caller, 'openai@7', () => import('openai'))
-  return new sdk.OpenAI({ apiKey: key, ...(baseURL && { baseURL }), ...(fetch && { fetch }) }) as Client
+  return new sdk.OpenAI({ apiKey: key, ...(baseURL && { baseURL }), fetch: guardedFetch(fetch) }) as Client
 }
 
 /** HTTP statuses of the errors that may arrive inside a stream without one. */

@@ -59,8 +59,8 @@ export async function* readSdkStream<Body>(options: SdkStream<Body>): AsyncGener
   } catch (error) {
     const rest = mapper?.rest() ?? []
     if (rest.length > 0) yield rest
-    if (!mapper && !isLLMError(error)) checkJson(body)
-    throw describeError(toError(error, options, signal, mapper ? 'stream' : 'connect'), { requestId })
+    if (!mapper && !isLLMError(error)) checkJson(body, provider)
+    throw describeError(toError(error, options, signal, mapper ? 'stream' : 'connect'), { provider, requestId })
   } finally {
     if (!reader) response?.body?.cancel().catch(() => undefined)
     else if (mapper?.isFinished) reader.drain()
@@ -73,18 +73,21 @@ function bodyOf<Body>(options: SdkStream<Body>): Body {
   try {
     return options.toBody()
   } catch (cause) {
-    if (isLLMError(cause)) throw cause
+    if (isLLMError(cause)) throw describeError(cause, { provider })
     const message = `The request cannot be put in the form of ${provider}: something in it is not what it should be. See \`cause\`.`
     throw new UsageError('invalid_argument', message, { provider, cause })
   }
 }
 
 /** Throws where a body is no JSON, of which SDKs say no more than of a connection that fails. */
-function checkJson(body: unknown): void {
+function checkJson(body: unknown, provider: string): void {
   try {
     JSON.stringify(body, (_, value: unknown) => (ArrayBuffer.isView(value) ? null : value))
   } catch (cause) {
-    throw new UsageError('invalid_argument', 'The request holds something that is no JSON. See `cause`.', { cause })
+    throw new UsageError('invalid_argument', 'The request holds something that is no JSON. See `cause`.', {
+      provider,
+      cause,
+    })
   }
 }
 

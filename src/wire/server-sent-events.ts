@@ -72,23 +72,30 @@ export class ServerSentEventReader extends EventReader {
   }
 
   #readStray(line: string): void {
-    if (++this.#strayLines > this.#maxStrayLines) {
-      throw new StreamError(
-        'stream_protocol',
-        `More than ${this.#maxStrayLines} lines in a row are no part of an event. Check the base URL, and any gateway in between, or raise \`maxStrayLines\`.`,
-        { retryable: true, phase: 'stream' },
-      )
-    }
-    if (this.#stray.length > maxStrayLength) return
-    this.#stray += line
+    const isFull = this.#stray.length > maxStrayLength
+    if (!isFull) this.#stray += line
     const first = this.#stray.trimStart().charAt(0)
-    if (first !== '{' && first !== '[') this.#stray = ''
+    const isReport = first === '{' || first === '['
+    if (!isReport) this.#stray = ''
+    if (!isReport || isFull) {
+      this.#countStray()
+      return
+    }
     const isClosed = /[}\]]\s*$/.test(line)
     const error = isClosed ? errorIn(this.#stray) : undefined
     if (error === undefined) return
     this.#stray = ''
     this.#strayLines = 0
     this.events.push({ data: JSON.stringify({ error }) })
+  }
+
+  #countStray(): void {
+    if (++this.#strayLines <= this.#maxStrayLines) return
+    throw new StreamError(
+      'stream_protocol',
+      `More than ${this.#maxStrayLines} lines in a row are no part of an event. Check the base URL, and any gateway in between, or raise \`maxStrayLines\`.`,
+      { retryable: true, phase: 'stream' },
+    )
   }
 }
 

@@ -1,6 +1,5 @@
 import {
   AbortedError,
-  ConnectionError,
   type ErrorCode,
   HttpError,
   isLLMError,
@@ -9,6 +8,8 @@ import {
   StreamError,
   UsageError,
 } from '../errors.ts'
+
+import { toConnectionError, toSafeCause } from './connection-errors.ts'
 
 /** What is known of a response with an error status, or of an error a provider reported inside a stream. */
 export interface HttpFailure {
@@ -171,7 +172,7 @@ export function toTransportError(
       phase,
       provider,
       reason: 'reset',
-      cause: error,
+      cause: toSafeCause(error),
     })
   }
   if (error instanceof TypeError && /headers?\b.*invalid|invalid.*\bheader|bytestring/is.test(error.message)) {
@@ -182,14 +183,7 @@ export function toTransportError(
       { provider },
     )
   }
-  const isNetwork = kind.includes('Connection') || error instanceof TypeError
-  const message = isNetwork ? `No connection to ${provider}.` : `The request to ${provider} could not be sent.`
-  return new ConnectionError('connection', `${message} See \`cause\`.`, {
-    retryable: isNetwork,
-    phase,
-    provider,
-    cause: error,
-  })
+  return toConnectionError(error, provider, kind.includes('Connection') || error instanceof TypeError)
 }
 
 function firstString(...candidates: unknown[]): string | undefined {

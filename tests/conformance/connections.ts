@@ -1,7 +1,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { inspect } from 'node:util'
-import { type Provider, StreamingLLMClient } from 'fieldstream'
+import { type ConnectionError, type Provider, StreamingLLMClient } from 'fieldstream'
 import { replayFetch } from 'fieldstream/testing'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { failureOf, key, messages, output, read, simulated, watch, words } from './run.ts'
@@ -56,13 +56,69 @@ export function describeConnections(subject: Subject): void {
       const { provider, server } = await connect(() => undefined)
       await new Promise((resolve) => server.close(resolve))
       const { error } = await failureOf(provider)
-      expect(error).toMatchObject(noConnection)
+      expect(error).toMatchObject({ ...noConnection, reason: 'refused' })
       expect(inspect(error, { depth: Infinity })).toContain('ECONNREFUSED')
     })
 
     test('one that dies before the answer', async () => {
       const { provider } = await connect((_, request) => request.socket.destroy())
-      expect((await failureOf(provider)).error).toMatchObject(noConnection)
+      const { error } = await failureOf(provider)
+      expect(error).toMatchObject(noConnection)
+      expect(['reset', 'closed']).toContain((error as Partial<ConnectionError>).reason)
+    })
+
+    test('one that is not secure', async () => {
+      const { baseURL } = await serve(() => undefined)
+      const { error } = await failureOf(subject.create({ apiKey: key, baseURL: baseURL.replace('http:', 'https:') }))
+      expect(error).toMatchObject({ ...noConnection, reason: 'tls', retryable: false })
+    })
+
+    test('an address with secrets is in no error', async () => {
+      const { baseURL, server } = await serve(() => undefined)
+      await new Promise((resolve) => server.close(resolve))
+      const secret = baseURL.replace('http://', 'http://user:planted@')
+      for (const address of [secret, `${baseURL}/?key=planted`, `${secret}/?key=planted`]) {
+        const { error } = await failureOf(subject.create({ apiKey: key, baseURL: address }))
+        expect(error.name).toBe('ConnectionError')
+      }
+    })
+
+    test('a redirect is not followed, and nothing is compressed', async () => {
+      const other = await serve((response) => response.writeHead(200, headers).end(good))
+      for (const status of [301, 302, 303, 307, 308]) {
+        const { provider } = await connect((response, request) => {
+          expect(request.headers['accept-encoding']).toBe('identity')
+          response.writeHead(status, { location: other.baseURL }).end(words)
+        })
+        const { error } = await failureOf(provider)
+        expect(error).toMatchObject({
+          name: 'ConnectionError',
+          code: 'unexpected_redirect',
+          retryable: false,
+          phase: 'connect',
+          provider: subject.name,
+        })
+      }
+      expect(other.sockets.length).toBe(0)
+    })
+
+    test('the body of an error status is read no further than it is needed', async () => {
+      let isClosed = false
+      const { provider, sockets } = await connect((response) => {
+        response.writeHead(503, { 'content-type': 'text/html' })
+        response.on('close', () => (isClosed = true))
+        // Without end.
+        const write = (): void => {
+          while (!isClosed && response.write(`<p>${words}</p>`.repeat(1000)));
+          if (!isClosed) response.once('drain', write)
+        }
+        write()
+      })
+      const from = performance.now()
+      const { error } = await failureOf(provider)
+      expect(error).toMatchObject({ name: 'HttpError', code: 'overloaded', status: 503 })
+      expect(performance.now() - from).toBeLessThan(2000)
+      expect(await untilClosed(sockets[0]!)).toBeLessThan(100)
     })
 
     test('one that dies in the middle', async () => {
@@ -145,6 +201,17 @@ export function describeConnections(subject: Subject): void {
       for await (const event of stream) if (event.type === 'text-delta') break
       expect(await untilClosed(sockets[0]!)).toBeLessThan(100)
       await expect(stream.final()).rejects.toMatchObject({ name: 'AbortError', reason: 'consumer_return' })
+    })
+
+    test('leaving before the head of the response closes it', async () => {
+      const arrived = Promise.withResolvers<undefined>()
+      const { client, sockets } = await connect(() => arrived.resolve(undefined))
+      const events = client.stream({ messages })[Symbol.asyncIterator]()
+      const first = events.next()
+      await arrived.promise
+      await events.return!()
+      expect(await untilClosed(sockets[0]!)).toBeLessThan(100)
+      expect((await first).done).toBe(true)
     })
 
     test('leaving a provider without a client closes it too', async () => {
