@@ -563,7 +563,7 @@ describe('Chat: servers differ, and the calls are the same', () => {
         toolCalls: [{ toolName: 'ask', input: { message: 'Sure?' } }],
       })
       expect(told.map((event) => (event.type === 'field-delta' ? event.delta : '')).join('')).toBe('Sure?')
-      const { toolCallId } = result!.toolCalls[0]!
+      const { toolCallId } = result!.toolCalls[0]
       expect(toolCallId).toContain('chat_1')
       const results: Message = { role: 'tool', content: [{ type: 'tool-result', toolCallId, output: 'ok' }] }
       await clientOf('openai-chat', fetch)
