@@ -24,6 +24,7 @@ export type ErrorCode =
   | 'server_error'
   | 'overloaded'
   | 'http_error'
+  | 'streaming_unsupported'
   // StreamError
   | 'stream_truncated'
   | 'stream_protocol'

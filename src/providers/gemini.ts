@@ -35,7 +35,10 @@ export type { WireLimits }
 
 /** Any client of the official SDK: `new GoogleGenAI({ … })`, for the Gemini API or Vertex AI. */
 export interface GeminiClient {
-  readonly models: { generateContentStream(parameters: never): PromiseLike<unknown> }
+  readonly models: {
+    generateContentStream(parameters: never): PromiseLike<unknown>
+    generateContent?(parameters: never): PromiseLike<unknown>
+  }
   readonly vertexai?: boolean | undefined
 }
 
@@ -110,20 +113,23 @@ export function gemini(options: GeminiOptions): Provider {
     throw new UsageError('invalid_argument', 'gemini() got `project` or `location`, which only Vertex AI has.')
   }
 
-  function stream(request: LLMRequest, { signal }: ProviderContext): StreamEvents {
+  function answer(request: LLMRequest, { signal }: ProviderContext, streaming: boolean): StreamEvents {
     return fromBatches(() => {
       const warnings: LLMWarning[] = []
       return readSdkStream({
         provider: providerName,
         signal,
         limits,
+        streaming,
+        warnings,
         requestIdHeader,
         toReportedError,
         toBody: () => {
           const isVertex = client ? client.vertexai === true : usesVertex(options)
-          return toParameters(request, options, isVertex, warnings)
+          const asked = streaming ? options : { ...options, streamToolArguments: false }
+          return toParameters(request, asked, isVertex, warnings)
         },
-        send: async (parameters) => send(await clientFor(), parameters, options, signal),
+        send: async (parameters) => send(await clientFor(), parameters, options, signal, streaming),
         createMapper: (requestId) => new GeminiEventMapper({ model, raw: request.raw, requestId, warnings }),
       })
     })
@@ -136,7 +142,8 @@ export function gemini(options: GeminiOptions): Provider {
       const isVertex = client ? client.vertexai === true : usesVertex(options)
       return !streamsArguments(options, isVertex) && canCallAsJson(request) ? 'json' : 'native'
     },
-    stream,
+    stream: (request, context) => answer(request, context, true),
+    generate: (request, context) => answer(request, context, false),
   }
 }
 
@@ -208,12 +215,16 @@ async function send(
   { model, contents, config }: Parameters,
   options: GeminiOptions,
   signal: AbortSignal,
+  streaming: boolean,
 ): Promise<{ call: PromiseLike<unknown> }> {
   const { apiClient } = client as { apiClient?: ApiClient }
   const baseFetch = options.client
     ? (apiClient?.getFetch?.bind(apiClient)() ?? globalThis.fetch)
     : guardedFetch(options.fetch)
   const { headers: ownHeaders, retryOptions: _, ...httpOptions } = (config['httpOptions'] ?? {}) as Json
+  const method = streaming ? 'generateContentStream' : 'generateContent'
+  if (!client.models[method])
+    throw new UsageError('unsupported', `The \`client\` of gemini() has no \`models.${method}()\`.`)
   let hasSent = false
   const answer: { response?: Response } = {}
   const fetch: typeof globalThis.fetch = async (input, init) => {
@@ -222,12 +233,13 @@ async function send(
     // Asked by the SDK, which would keep neither headers nor anything but a message that may quote the prompt.
     if (!response.ok) throw await toStatusError(response)
     answer.response = response
-    return response
+    // Where it does not stream, the SDK reads the response before it returns.
+    return streaming ? response : new Response('{}', { headers: { 'content-type': 'application/json' } })
   }
-  let chunks: unknown
+  let given: unknown
   signal.throwIfAborted()
   try {
-    chunks = await client.models.generateContentStream({
+    given = await client.models[method]({
       model,
       contents,
       config: {
@@ -257,11 +269,8 @@ async function send(
     throw toApiError(error, false)
   }
   const { response } = answer
-  return {
-    call: response
-      ? Object.assign(Promise.resolve(chunks), { asResponse: () => Promise.resolve(response) })
-      : Promise.resolve(restated(chunks as AsyncIterable<unknown>)),
-  }
+  if (response) return { call: Object.assign(Promise.resolve(given), { asResponse: () => Promise.resolve(response) }) }
+  return { call: Promise.resolve(streaming ? restated(given as AsyncIterable<unknown>) : given) }
 }
 
 /** The same chunks; an error that the service reported is given in full. */

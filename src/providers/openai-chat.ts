@@ -14,7 +14,15 @@ import {
 } from '../wire/event-mapper.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
 import { ThinkTagSplitter } from '../wire/think-tags.ts'
-import { dropped, foreign, ownMetadata, toInputText, toOutputInstruction, toSettings } from '../wire/request-body.ts'
+import {
+  dropped,
+  foreign,
+  ownMetadata,
+  toInputText,
+  toOutputInstruction,
+  toSettings,
+  unstreamed,
+} from '../wire/request-body.ts'
 import { clientOf } from '../wire/sdk-client.ts'
 import { count, toUsage } from '../wire/usage.ts'
 import {
@@ -97,20 +105,22 @@ export function openaiChat(options: OpenAIChatOptions): Provider {
   if (typeof name !== 'string' || name === '')
     throw new UsageError('invalid_argument', "`name` of openaiChat() must be the service's name, e.g. 'openrouter'.")
 
-  function stream(request: LLMRequest, { signal }: ProviderContext): StreamEvents {
+  function answer(request: LLMRequest, { signal }: ProviderContext, streaming: boolean): StreamEvents {
     return fromBatches(() => {
       const warnings: LLMWarning[] = []
       return readSdkStream({
         provider: name,
         signal,
         limits,
+        streaming,
+        warnings,
         requestIdHeader: 'x-request-id',
         toReportedError: (error) => toReportedError(name, error),
         toBody: () => toRequestBody(request, options, warnings),
         send: async (body) => {
           const client = await clientFor()
           const sent = { signal, maxRetries: 0, ...(headers && { headers }) }
-          return { call: client.chat.completions.create(body as never, sent as never) }
+          return { call: client.chat.completions.create((streaming ? body : unstreamed(body)) as never, sent as never) }
         },
         createMapper: (requestId) =>
           new ChatEventMapper(name, thinkTags, { model, raw: request.raw, requestId, warnings }),
@@ -118,7 +128,12 @@ export function openaiChat(options: OpenAIChatOptions): Provider {
     })
   }
 
-  return { name, model, stream }
+  return {
+    name,
+    model,
+    stream: (request, context) => answer(request, context, true),
+    generate: (request, context) => answer(request, context, false),
+  }
 }
 
 /**
@@ -385,6 +400,7 @@ class ChatEventMapper extends EventMapper {
   #usage: Json | undefined
   #reason: string | undefined
   #refusal = ''
+  #hasChoice = false
   /** The part being written. */
   #open: 'text' | 'reasoning' | undefined
   /** The field that the reasoning being written came in. */
@@ -428,7 +444,10 @@ class ChatEventMapper extends EventMapper {
     this.start(model, id, out)
   }
 
-  #choice({ delta, finish_reason: reason }: Json, chunk: Json, out: StreamEvent[]): void {
+  #choice({ delta: piece, message, finish_reason: reason }: Json, chunk: Json, out: StreamEvent[]): void {
+    // A whole answer is one chunk. Some servers send the message so far with each piece.
+    const delta = piece ?? (this.#hasChoice ? undefined : message)
+    this.#hasChoice = true
     this.#start(chunk, out)
     if (delta !== undefined && delta !== null) this.#delta(toObject(this.provider, delta, 'a delta'), out)
     if (typeof reason !== 'string' || reason === '') return
