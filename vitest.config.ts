@@ -17,6 +17,7 @@ export default defineConfig({
   },
   test: {
     include: ['tests/**/*.test.ts'],
+    setupFiles: ['tests/trace/setup.ts'],
     typecheck: { enabled: true, include: ['tests/**/*.test-d.ts'] },
     testTimeout: 60_000,
   },

@@ -13,13 +13,22 @@ import { replayFetch, simulate } from 'fieldstream/testing'
 import { z } from 'zod'
 import { Terminal } from './terminal.ts'
 
-const { values: flags } = parseArgs({
-  options: {
-    provider: { type: 'string', default: 'anthropic' },
-    live: { type: 'boolean', default: false },
-    fast: { type: 'boolean', default: false },
-  },
-})
+function readFlags() {
+  try {
+    return parseArgs({
+      options: {
+        provider: { type: 'string', default: 'anthropic' },
+        live: { type: 'boolean', default: false },
+        fast: { type: 'boolean', default: false },
+      },
+    }).values
+  } catch (error) {
+    console.error(`${(error as Error).message}\nThe demo takes --provider <name>, --live and --fast.`)
+    process.exit(1)
+  }
+}
+
+const flags = readFlags()
 
 /** To change provider is to change this line. */
 const providers = {
@@ -176,6 +185,13 @@ async function answerQuery(query: string): Promise<void> {
   terminal.payload(toolCalls[0].toolName, toolCalls[0].input, metrics)
 }
 
+/** What is said to be in `cause`, from the outside in. */
+function causesOf({ cause }: Error): string | undefined {
+  const words: string[] = []
+  for (let error = cause; error instanceof Error; error = error.cause) words.push(error.message)
+  return words.length > 0 ? words.join(': ') : undefined
+}
+
 try {
   terminal.intro(
     flags.live
@@ -187,6 +203,6 @@ try {
 } catch (error) {
   if (!isLLMError(error)) throw error
   // What had been shown stays; a cut or invalid answer is never passed off as a complete one.
-  terminal.failed(`${error.code}: ${error.message}`, error.providerMessage)
+  terminal.failed(`${error.code}: ${error.message}`, error.providerMessage ?? causesOf(error))
   process.exitCode = 1
 }

@@ -100,7 +100,7 @@ export function checkRequest(request: StreamRequest, provider: string): void {
 }
 
 function expect(isSo: boolean, message: string): void {
-  if (!isSo) throw new UsageError('invalid_argument', `${message}.`, { phase: 'request' })
+  if (!isSo) throw new UsageError('invalid_argument', `${message}.`)
 }
 
 function checkMessages(messages: unknown): void {

@@ -119,6 +119,8 @@ export class LLMError extends Error {
   declare readonly position?: number
   /** Tokens reported before the failure; `undefined` where the provider had reported none. */
   declare readonly usage?: Usage
+  /** Of an `OutputError`: what the validator found. Not enumerable, since its messages may quote the answer. */
+  declare readonly issues?: readonly OutputIssue[]
   /** The attempts before this one, where there were several. Not enumerable. */
   declare readonly attempts?: readonly AttemptFailure[]
   /** What had arrived: texts, raw arguments and their best-effort value. Never validated, never complete. */
@@ -204,8 +206,13 @@ export function describeError<E extends LLMError>(
 /** The host's own word, or the name of an error of its making, e.g. `TimeoutError`. */
 function reasonWords(reason: unknown): string {
   if (typeof reason === 'string') return `: ${reason}`
-  const { name } = (reason ?? {}) as { name?: unknown }
-  return typeof name === 'string' && name !== 'AbortError' ? ` (${name})` : ''
+  try {
+    const { name } = (reason ?? {}) as { name?: unknown }
+    return typeof name === 'string' && name !== 'AbortError' ? ` (${name})` : ''
+  } catch {
+    // Anything can be a reason, also what throws when it is looked at.
+    return ''
+  }
 }
 
 /** The run was cancelled: by a signal, by `abort()`, or because the consumer left. `name` is `'AbortError'`. */
@@ -270,9 +277,6 @@ export interface OutputIssue {
 
 /** The model's answer is not usable: cut, refused, malformed or against its schema. */
 export class OutputError extends LLMError {
-  /** What the validator found. Not enumerable, since its messages may quote the answer. */
-  declare readonly issues?: readonly OutputIssue[]
-
   constructor(
     code: ErrorCode,
     message: string,
@@ -321,7 +325,11 @@ export class PolicyError extends LLMError {
 export class ConsumerError extends LLMError {}
 
 /** The call itself was wrong; thrown before anything is sent. */
-export class UsageError extends LLMError {}
+export class UsageError extends LLMError {
+  constructor(code: ErrorCode, message: string, options: LLMErrorOptions = {}) {
+    super(code, message, { ...options, phase: options.phase ?? 'request' })
+  }
+}
 
 // Names are set on the prototypes, so that minified bundles keep them and instances stay small.
 const names: [new (...args: never[]) => LLMError, string][] = [

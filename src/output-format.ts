@@ -77,5 +77,11 @@ export function toOutputFormat(output: OutputDefinition): OutputFormat {
   const { name, schema } = (output as Partial<OutputFormat> | null) ?? {}
   // No JSON Schema has these keywords.
   const isFormat = !isStandardSchema(output) && name !== undefined && schema !== undefined
+  if (!isFormat && isStandardSchema(schema)) {
+    throw new UsageError(
+      'invalid_argument',
+      '`output` takes a schema as it is: pass the one in `schema` itself, or outputFormat({ schema }) for its details.',
+    )
+  }
   return outputFormat(isFormat ? (output as OutputFormat) : { schema: output as JsonSchema })
 }

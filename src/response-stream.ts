@@ -608,6 +608,8 @@ export class ResponseStream<
   }
 
   #emit(event: ResponseEvent): void {
+    // A listener may have stopped the run in the middle of what one delta brings.
+    if (this.#error) return
     this.#metrics.onEvent()
     for (const queue of this.#queues) queue.push(event)
     this.#emitter.emit(event.type, event)

@@ -55,13 +55,22 @@ export function resolveReference(reference: string, root: JsonSchema): unknown {
   if (!reference.startsWith('#')) return true
   let target: unknown = root
   for (const step of reference.slice(1).split('/').filter(Boolean)) {
-    const key = decodeURIComponent(step).replaceAll('~1', '/').replaceAll('~0', '~')
+    const key = decoded(step).replaceAll('~1', '/').replaceAll('~0', '~')
     target =
       typeof target === 'object' && target !== null && Object.hasOwn(target, key)
         ? (target as Record<string, unknown>)[key]
         : true
   }
   return target
+}
+
+function decoded(step: string): string {
+  try {
+    return decodeURIComponent(step)
+  } catch {
+    // A `%` that nobody encoded.
+    return step
+  }
 }
 
 /** The names, for messages, of whatever a schema describes and of the options it came in. */
@@ -100,6 +109,13 @@ export function readObjectSchema(
     throw new UsageError(
       'invalid_argument',
       `\`${names.jsonSchema}\` of ${owner} is the JSON Schema of a Standard Schema in \`${names.schema}\`. A schema alone goes into \`${names.schema}\`.`,
+    )
+  }
+  const member = isStandardSchema(schema) ? undefined : Object.keys(schema).find((key) => isStandardSchema(schema[key]))
+  if (member !== undefined) {
+    throw new UsageError(
+      'invalid_argument',
+      `The \`${names.schema}\` of ${owner} is no JSON Schema, since its member "${member}" is a schema by itself. Wrap the members in one, e.g. z.object({ ${member}: … }).`,
     )
   }
   if (validate !== undefined && typeof validate !== 'function') {

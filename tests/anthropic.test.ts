@@ -355,7 +355,9 @@ describe('a request becomes what the Messages API takes', () => {
     expect(body['system']).toContain('Be brief.')
     expect(body['system']).toContain('"additionalProperties":{"type":"number"}')
     expect(response.output).toEqual({ prices: { a: 1 } })
-    expect(response.warnings[0]!.message).toContain('open to other properties (properties.prices)')
+    expect(response.warnings[0]!.message).toContain(
+      'open to other properties: list them, or use a list of { key, value } (properties.prices)',
+    )
   })
 
   test("the provider's own options pass as they are, and win", async () => {

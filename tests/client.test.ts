@@ -493,7 +493,11 @@ describe("an accumulator of one's own", () => {
           push: (event) =>
             inner
               .push(event)
-              .map((fieldEvent) => (fieldEvent.type === 'field-end' ? { ...fieldEvent, value: 'CHIPS' } : fieldEvent)),
+              .map((fieldEvent) =>
+                fieldEvent.type === 'field-end'
+                  ? { ...fieldEvent, value: 'CHIPS' }
+                  : { ...fieldEvent, delta: fieldEvent.delta.toUpperCase() },
+              ),
           get error() {
             return inner.error
           },

@@ -50,6 +50,12 @@ const oneOfEach: [string, LLMError][] = [
 ]
 
 describe('an error', () => {
+  test('of the call itself belongs to the request, wherever nothing else is said', () => {
+    const phaseOf = (options?: { phase?: 'connect' }) => new UsageError('invalid_argument', 'Message.', options).phase
+    expect([phaseOf(), phaseOf({}), phaseOf({ phase: 'connect' })]).toEqual(['request', 'request', 'connect'])
+    expect(thrownBy(() => tool({ name: '' }))).toMatchObject({ phase: 'request' })
+  })
+
   test.each(oneOfEach)('%s has its name, its place in the family and its facts', (name, error) => {
     expect(error.name).toBe(name)
     expect(error).toBeInstanceOf(Error)

@@ -1,8 +1,10 @@
 import { execFile } from 'node:child_process'
+import { once } from 'node:events'
 import { readdirSync } from 'node:fs'
+import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { expect, test } from 'vitest'
+import { expect, onTestFinished, test, vi } from 'vitest'
 
 const root = join(import.meta.dirname, '..')
 
@@ -61,6 +63,24 @@ test('the demo says what it needs', async () => {
   await expect(run('demo.ts', '--live')).rejects.toMatchObject({
     code: 1,
     stderr: expect.stringContaining('ANTHROPIC_API_KEY') as string,
+  })
+  await expect(run('demo.ts', '--speed')).rejects.toMatchObject({
+    code: 1,
+    stderr: expect.stringMatching(/^Unknown option '--speed'.*\nThe demo takes --provider <name>.*\n$/) as string,
+  })
+})
+
+test('the demo says why nobody answers', async () => {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  // Nobody has this port now.
+  await promisify(server.close.bind(server))()
+  vi.stubEnv('OLLAMA_HOST', `http://127.0.0.1:${port}`)
+  onTestFinished(() => void vi.unstubAllEnvs())
+  await expect(run('demo.ts', '--live', '--provider', 'ollama')).rejects.toMatchObject({
+    code: 1,
+    stdout: expect.stringContaining(`ECONNREFUSED 127.0.0.1:${port}`) as string,
   })
 })
 

@@ -255,7 +255,7 @@ describe('FieldExtractorRegistry', () => {
     ['needs a `field`', { field: '', path: 'a' }],
     ['needs a `field`', { path: 'a' }],
     ['Invalid field path "a."', { field: 'x', path: 'a.' }],
-    ['Invalid field path', { field: 'x' }],
+    ['Field "x" needs a `path`', { field: 'x' }],
     ["`deliver` of field \"x\" is 'delta' or 'complete'", { field: 'x', path: 'a', deliver: 'never' }],
     ['cannot have both `map` and', { field: 'x', path: 'a', deliver: 'delta', map: (value: unknown) => value }],
     ['must be a Standard Schema', { field: 'x', path: 'a', schema: { parse: () => 1 } }],

@@ -615,6 +615,7 @@ describe('what is no stream of an answer is an error, never an empty answer', ()
   test('chunks in a list', async () => {
     const { error } = await watch({ body: JSON.stringify([text, end]), headers: json })
     expect(error).toMatchObject({ name: 'StreamError', code: 'unexpected_content_type', retryable: true })
+    expect(error.message).toContain('answered with application/json in place of an event stream.')
   })
 
   test.for<[string, Recording]>([

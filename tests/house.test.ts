@@ -118,6 +118,8 @@ const rules: Record<string, Rule> = {
     !contracts.has(target) &&
     !isIn('attempts', target) &&
     target !== 'tool-input/with-tool-input',
+  'a channel is loaded when a request first takes it': (_, { isDynamic, isTypeOnly, target }) =>
+    /^tool-input\/(json|xml)-channel$/.test(target) && !isDynamic && !isTypeOnly,
   'nothing but the test helpers imports the test helpers': ({ name }, { isOurs, target }) =>
     !isIn('testing', name) && isOurs && isIn('testing', target),
   'only entry files name concrete providers and middleware': ({ name }, { isOurs, target }) =>
@@ -225,6 +227,11 @@ describe('a breach of the house rules is noticed', () => {
     ],
     [
       'client',
+      "import { xmlChannel } from './tool-input/xml-channel.ts'",
+      'a channel is loaded when a request first takes it',
+    ],
+    [
+      'client',
       "const { simulate } = await import('./testing/index.ts')",
       'nothing but the test helpers imports the test helpers',
     ],
@@ -276,6 +283,7 @@ describe('a breach of the house rules is noticed', () => {
     ],
     ['providers/other', "import { type A, type B } from '@anthropic-ai/sdk'"],
     ['providers/other', "export { other } from './other-chat.ts'"],
+    ['tool-input/other', "await import('./json-channel.ts')"],
     ['client', "import { EventEmitter } from 'eventemitter3'"],
   ])('and what is allowed is not: %s: %s', (name, code) => {
     for (const rule of Object.values(rules)) expect(breachesOf(rule, [parse(name, code)])).toEqual([])

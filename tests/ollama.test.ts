@@ -458,6 +458,7 @@ describe('what is no stream of an answer is an error, never an empty answer', ()
   test('the protocol of somebody else', async () => {
     const { error } = await watch('data: {}\n\n')
     expect(error).toMatchObject({ name: 'StreamError', code: 'unexpected_content_type', retryable: true })
+    expect(error.message).toContain('answered with text/event-stream in place of lines of JSON.')
   })
 
   test('any content type that says JSON, or none', async () => {

@@ -123,6 +123,21 @@ describe('what cannot be strict is found', () => {
   })
 })
 
+test('a record is one problem, with what to use instead', () => {
+  const schema = z.object({ prices: z.record(z.string(), z.number()) })
+  const error = thrownBy(() =>
+    strictSchemaFor(
+      { schema: schema['~standard'].jsonSchema.input({ target: 'draft-2020-12' }), strict: true },
+      openaiStrictRules,
+      'X',
+      [],
+    ),
+  )
+  expect((error as Error).message).toBe(
+    'X cannot hold the model to the schema: an object is open to other properties: list them, or use a list of { key, value } (properties.prices). Change the schema, or leave out `strict: true`.',
+  )
+})
+
 test('what is left out is warned of, refused where it must not be, and silent where nobody minds', () => {
   const warnings: { message: string }[] = []
   const some = object({ price: { type: 'number', minimum: 1 } })

@@ -175,3 +175,14 @@ export const turn = (): Promise<void> => new Promise((resolve) => setImmediate(r
 export function pieces(text: string, size: number): string[] {
   return Array.from({ length: Math.ceil(text.length / size) }, (_, i) => text.slice(i * size, (i + 1) * size))
 }
+
+/** How many timers and sockets keep the process alive. The test runner has none for longer than a moment. */
+export function liveResources(): number {
+  return process.getActiveResourcesInfo().filter((name) => /Timeout|TCP/.test(name)).length
+}
+
+/** Waits until something is so, or time is up. */
+export async function until(isSo: () => boolean, milliseconds = 5000): Promise<void> {
+  const deadline = performance.now() + milliseconds
+  while (!isSo() && performance.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 10))
+}

@@ -290,13 +290,21 @@ describe('simulate writes as the service does', () => {
   })
 
   test('a payload that could be for several tools is refused with what to do', async () => {
-    for (const tools of [[], [ask, search]]) {
-      const { error } = await run(simulate({ message: 'Hello' }), { tools })
-      expect(error).toMatchObject({ name: 'UsageError', code: 'invalid_argument' })
-      expect(error!.message).toContain('`tool`')
-    }
+    const { error } = await run(simulate({ message: 'Hello' }), { tools: [ask, search] })
+    expect(error).toMatchObject({ name: 'UsageError', code: 'invalid_argument' })
+    expect(error!.message).toContain("pass `tool`, or force one with the request's `toolChoice`")
     expect(() => simulate('Hello', { deltaChars: 0 })).toThrow('`deltaChars`')
     expect(() => simulate('Hello', { deltaChars: 1.5 })).toThrow('`deltaChars`')
+  })
+
+  test('a call in the text is asked for by name, since the request does not show its tools', async () => {
+    const request = { tools: [ask], toolChoice: ask, toolInput: 'xml' } as const
+    const { error } = await run(simulate({ message: 'Hello' }), request)
+    expect(error).toMatchObject({ name: 'UsageError', code: 'invalid_argument' })
+    expect(error!.message).toContain("since the request offers none: pass `tool`, and `toolInput: 'xml'`")
+    expect(error!.message).not.toContain('toolChoice')
+    const { response } = await run(simulate({ message: 'Hello' }, { toolInput: 'xml', tool: ask }), request)
+    expect(response!.toolCalls).toMatchObject([{ toolName: 'ask', input: { message: 'Hello' } }])
   })
 
   test('a list is several calls, after the text', async () => {

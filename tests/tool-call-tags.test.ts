@@ -23,8 +23,15 @@ const weather = tool({
       either: { oneOf: [{ type: 'string' }, { type: 'integer' }] },
       some: { anyOf: [{ type: 'string' }, {}] },
       loop: { $ref: '#/$defs/loop' },
+      street: { $ref: '#/$defs/street~1name%20%C3%A9' },
+      share: { $ref: '#/$defs/100%' },
     },
-    $defs: { place: { type: 'object' }, loop: { $ref: '#/$defs/loop' } },
+    $defs: {
+      place: { type: 'object' },
+      loop: { $ref: '#/$defs/loop' },
+      'street/name é': { type: 'string' },
+      '100%': { type: 'string' },
+    },
   },
 })
 
@@ -224,6 +231,8 @@ describe('parameters', () => {
     ['either', 'x', 'x'],
     ['some', '7', 7],
     ['loop', '7', 7],
+    ['street', '7', '7'],
+    ['share', '7', '7'],
     ['note', '"quoted"', '"quoted"'],
     ['note', 'null', null],
     ['note', 'None', null],

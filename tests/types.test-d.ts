@@ -1,7 +1,9 @@
 import {
   askMessages,
   FieldExtractorRegistry,
+  isLLMError,
   outputFormat,
+  type OutputIssue,
   type Provider,
   StreamingLLMClient,
   summaryParts,
@@ -188,4 +190,9 @@ test('outputFormat() and JSON Schemas give their types', async () => {
   const checked = outputFormat({ schema: { properties: {} }, validate: () => ({ value: 5 }) })
   expectTypeOf((await client.stream({ messages, output: checked }).final()).output).toEqualTypeOf<number>()
   expectTypeOf((await client.stream({ messages }).final()).output).toEqualTypeOf<undefined>()
+})
+
+test('what a validator found can be read of any error of ours', () => {
+  const error: unknown = undefined
+  if (isLLMError(error)) expectTypeOf(error.issues).toEqualTypeOf<readonly OutputIssue[] | undefined>()
 })

@@ -70,6 +70,7 @@ describe('an option of the wrong kind is refused before anything is sent', () =>
     ['maxTokens', (maxTokens) => anthropic({ model: 'x', maxTokens }), -1, 'positive whole number'],
     ['inputSchema alone', tool, { name: 't', inputSchema: { type: 'object' } }, 'A schema alone goes into `input`'],
     ['validate', tool, { name: 't', validate: true }, '`validate` of tool "t" must be a function'],
+    ['members without a schema around them', tool, { name: 't', input: { a: z.string() } }, 'z.object({ a: … })'],
     ['a union', tool, { name: 't', input: { anyOf: [], type: 'array' } }, 'Wrap anything else'],
     ['extractors', (extractors) => new FieldExtractorRegistry(extractors), { x: 'a' }, 'takes a list of extractors'],
     [
@@ -117,7 +118,10 @@ describe('an option of the wrong kind is refused before anything is sent', () =>
     [{ temperature: 'hot' }, '`temperature` must be a number'],
     [{ system: ['x'] }, '`system` must be a string'],
     [{ fields: { x: null } }, 'Field "x" must be a path'],
+    [{ fields: { x: {} } }, 'Field "x" needs a `path`'],
     [{ messages: [{ role: 'system', content: 'x' }] }, 'add a user message'],
+    [{ output: { a: z.string() } }, 'Wrap the members in one, e.g. z.object({ a: … })'],
+    [{ output: { schema: z.object({}) } }, 'or outputFormat({ schema })'],
     [{ toolChoice: 't', tools: [tool({ name: 't' })] }, '(t): the tool itself, or { name }'],
   ])('%j in a request', (wrong, expected) => {
     expect(request(wrong)).toContain(expected)
@@ -149,6 +153,13 @@ test('a registry that serves several tools may be given to a request for one of 
   const fields = new FieldExtractorRegistry([askMessages, simpleResponses])
   expect(() => streamOf([], { tools: [asks], fields })).not.toThrow()
   expect(() => streamOf([], { tools: [asks], fields: { x: 'simple_response.message' } })).toThrow('cannot exist')
+})
+
+test('a reference with a character that should have been encoded leads where it can only mean', () => {
+  const $defs = { '100%': { type: 'object', properties: { a: {} } } }
+  const share = tool({ name: 'share', input: { properties: { part: { $ref: '#/$defs/100%' } }, $defs } })
+  expect(() => streamOf([], { tools: [share], fields: { x: 'part.a' } })).not.toThrow()
+  expect(() => streamOf([], { tools: [share], fields: { x: 'part.b' } })).toThrow('cannot exist')
 })
 
 test('the keys of a record, which are the model’s words, stay out of the message', async () => {

@@ -26,6 +26,7 @@ import {
   scriptedProvider,
   type ScriptedProvider,
   start,
+  streamOf,
   text,
   thrownBy,
   usage,
@@ -430,18 +431,30 @@ describe('a request of tools as text', () => {
     ['"search" has a `definition`', { tools: [tool({ name: 'search', definition: { scripted: {} } })] }],
     ["`toolInput: 'native'`", { toolInput: 'native' }],
     ["`toolInput: 'json'`", { toolInput: 'json' }],
-  ])('is refused where it asks for what text cannot do: %s', (words, request) => {
+  ])('is refused where it asks for what text cannot do: %s', async (words, request) => {
     const provider: ScriptedProvider = scriptedProvider([])
-    const error = thrownBy(() =>
-      xmlTools(provider).stream(
-        { messages, tools: [ping], ...request },
-        { signal: new AbortController().signal, attempt: 1 },
-      ),
-    ) as LLMError
+    const send = async (): Promise<unknown> =>
+      collect(
+        xmlTools(provider).stream(
+          { messages, tools: [ping], ...request },
+          { signal: new AbortController().signal, attempt: 1 },
+        ),
+      )
+    const error = (await rejectionOf(send())) as LLMError
     expect(error).toBeInstanceOf(UsageError)
     expect(error).toMatchObject({ code: 'unsupported', retryable: false })
     expect(error.message).toContain(words)
     expect(provider.requests).toEqual([])
+  })
+
+  test('may ask the client for JSON text, but not for native calls', async () => {
+    const provider = scriptedProvider([[start, text('{}'), finish('stop')]])
+    const run = (toolInput: 'json' | 'native') =>
+      streamOf(xmlTools(provider), { tools: [ping], toolChoice: ping, toolInput })
+    const [first] = await collect(run('json'))
+    expect(first).toMatchObject({ type: 'start', toolInput: 'json' })
+    expect(provider.requests[0]!.output).toMatchObject({ name: 'ping' })
+    expect(await rejectionOf(run('native').final())).toMatchObject({ name: 'UsageError', code: 'unsupported' })
   })
 
   test('is refused where a result is no JSON', () => {

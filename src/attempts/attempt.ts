@@ -1,4 +1,4 @@
-import { asLLMError, describeError, type LLMError, LLMTimeoutError } from '../errors.ts'
+import { AbortedError, asLLMError, describeError, type LLMError, LLMTimeoutError } from '../errors.ts'
 import type { StreamEvent } from '../events.ts'
 import type { StreamFunction } from '../middleware.ts'
 import { type AttemptTimeouts, type Provider, type ProviderContext, type StreamEvents, toBatches } from '../provider.ts'
@@ -83,7 +83,8 @@ class Attempt implements Batches {
     const pending: Pending = Promise.withResolvers()
     this.#pending = pending
     this.#waitingSince = performance.now()
-    if (!this.#timer) this.#arm()
+    if (this.#timer) keepAlive(this.#timer, true)
+    else this.#arm()
     this.#read()
     return pending.promise
   }
@@ -98,7 +99,7 @@ class Attempt implements Batches {
   #read(): void {
     try {
       this.#source ??= this.#start()
-      this.#source.next().then(this.#onResult).catch(this.#onError)
+      this.#source.next().then(this.#onResult, this.#onError)
     } catch (error) {
       this.#onError(error)
     }
@@ -111,9 +112,23 @@ class Attempt implements Batches {
     return toBatches(this.#open(this.#controller.signal))
   }
 
-  readonly #onAbort = (): void => this.#controller.abort(this.#context.signal.reason)
+  /** A provider that does not heed its signal must not hold up whoever reads. */
+  readonly #onAbort = (): void => {
+    const { reason } = this.#context.signal as { reason: unknown }
+    this.#controller.abort(reason)
+    if (this.#pending) this.#onError(new AbortedError(reason))
+  }
 
-  readonly #onResult = ({ done, value }: IteratorResult<readonly StreamEvent[], unknown>): void => {
+  readonly #onResult = (result: IteratorResult<readonly StreamEvent[], unknown>): void => {
+    try {
+      this.#take(result)
+    } catch (error) {
+      // What a provider of somebody else's gave is no list of events.
+      this.#onError(error)
+    }
+  }
+
+  #take({ done, value }: IteratorResult<readonly StreamEvent[], unknown>): void {
     const now = performance.now()
     this.#waited += now - this.#waitingSince
     this.#waitingSince = now
@@ -138,6 +153,8 @@ class Attempt implements Batches {
   #settle(): Pending | undefined {
     const pending = this.#pending
     this.#pending = undefined
+    // Nobody waits for anything now, perhaps never again.
+    if (this.#timer) keepAlive(this.#timer, false)
     return pending
   }
 
@@ -223,6 +240,12 @@ class Attempt implements Batches {
     this.#controller.abort(error)
     this.#source?.return?.().then(undefined, () => undefined)
   }
+}
+
+/** Browsers have no such thing: there, nothing is kept alive by a timer. */
+function keepAlive(timer: { ref?: () => void; unref?: () => void }, isWanted: boolean): void {
+  if (isWanted) timer.ref?.()
+  else timer.unref?.()
 }
 
 function isOutput(type: StreamEvent['type']): boolean {

@@ -15,11 +15,21 @@ import type { Tool } from '../tool.ts'
 import { EventMapper, type Json, type MapperContext, protocolError, toObject, toText } from '../wire/event-mapper.ts'
 import type { WireLimits } from '../wire/event-reader.ts'
 import { guardedFetch } from '../wire/guarded-fetch.ts'
-import { dropped, foreign, own, toBase64, toOutputInstruction, toResultText } from '../wire/request-body.ts'
-import { clientOf, environment, loadSdk } from '../wire/sdk-client.ts'
+import {
+  dropped,
+  foreign,
+  own,
+  splitInstructions,
+  toBase64,
+  toOutputInstruction,
+  toResultText,
+  toSettings,
+} from '../wire/request-body.ts'
+import { clientOf, environment, loadSdk, requireApiKey } from '../wire/sdk-client.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
 import { type StrictRules, strictSchemaFor } from '../wire/strict-schema.ts'
 import { messageIn, toHttpError } from '../wire/transport-errors.ts'
+import { count, toUsage } from '../wire/usage.ts'
 
 export type { WireLimits }
 
@@ -142,20 +152,11 @@ export function toStreamEvents(stream: AsyncIterable<{ readonly type: string }>)
 
 async function loadClient({ apiKey, baseURL, fetch }: AnthropicOptions): Promise<AnthropicClient> {
   const { ANTHROPIC_API_KEY, ANTHROPIC_BASE_URL } = environment()
-  let key = apiKey ?? ANTHROPIC_API_KEY
-  if (!key) {
-    if (!fetch && !baseURL && !ANTHROPIC_BASE_URL) {
-      throw new UsageError(
-        'invalid_argument',
-        'No API key for Anthropic: set ANTHROPIC_API_KEY, or pass `apiKey` or `client` to anthropic().',
-      )
-    }
-    // A gateway or a `fetch` of one's own may need none, but the SDK insists. Left to itself it would read key files.
-    key = 'none'
-  }
+  const isOwnServer = Boolean(fetch || baseURL || ANTHROPIC_BASE_URL)
+  const key = requireApiKey('anthropic', 'Anthropic', 'ANTHROPIC_API_KEY', apiKey ?? ANTHROPIC_API_KEY, isOwnServer)
   const sdk = await loadSdk<{ Anthropic: new (options: object) => AnthropicClient }>(
     'anthropic',
-    '@anthropic-ai/sdk (version 1)',
+    '@anthropic-ai/sdk@1',
     () => import('@anthropic-ai/sdk'),
   )
   return new sdk.Anthropic({ apiKey: key, ...(baseURL && { baseURL }), fetch: guardedFetch(fetch) })
@@ -174,7 +175,7 @@ function toReportedError(error: unknown): LLMError {
   const providerCode = typeof type === 'string' ? type : undefined
   return toHttpError({
     provider: providerName,
-    status: errorStatuses[providerCode ?? ''] ?? 500,
+    status: errorStatuses.get(providerCode) ?? 500,
     providerCode,
     providerMessage: messageIn(error),
     inStream: true,
@@ -184,13 +185,8 @@ function toReportedError(error: unknown): LLMError {
 // ---------------------------------------------------------------------------------------------------------------- request
 
 function toRequestBody(request: LLMRequest, options: AnthropicOptions, warnings: LLMWarning[]): Json {
-  const { maxTokens = options.maxTokens ?? 8192, temperature, topP, stop, tools, toolChoice, reasoning } = request
-  const leading = request.messages.findIndex(({ role }) => role !== 'system')
-  const instructions = request.messages
-    .slice(0, leading < 0 ? undefined : leading)
-    .map(({ content }) => content as string)
-  if (request.system !== undefined) instructions.unshift(request.system)
-  const { output } = request
+  const { maxTokens = options.maxTokens ?? 8192, tools, toolChoice, output, reasoning } = request
+  const { instructions, conversation } = splitInstructions(request)
   const outputSchema = output && strictSchemaFor(output, strictRules, 'Anthropic', warnings)
   if (output && !outputSchema) instructions.push(toOutputInstruction(output))
   const forced = toolChoice === 'required' || typeof toolChoice === 'object'
@@ -203,13 +199,11 @@ function toRequestBody(request: LLMRequest, options: AnthropicOptions, warnings:
   const body: Json = {
     model: options.model,
     max_tokens: maxTokens,
-    messages: toMessages(leading < 0 ? [] : request.messages.slice(leading), warnings),
+    messages: toMessages(conversation, warnings),
     stream: true,
+    ...toSettings(request, { temperature: 'temperature', topP: 'top_p', stop: 'stop_sequences' }),
   }
   if (instructions.length > 0) body['system'] = instructions.join('\n\n')
-  if (temperature !== undefined) body['temperature'] = temperature
-  if (topP !== undefined) body['top_p'] = topP
-  if (stop && stop.length > 0) body['stop_sequences'] = stop
   if (reasoning) body['thinking'] = toThinking(reasoning)
   const outputConfig = {
     ...(reasoning && 'effort' in reasoning && { effort: reasoning.effort }),
@@ -328,30 +322,34 @@ function toImageSource(part: ImagePart): Json {
 
 // ----------------------------------------------------------------------------------------------------------------- events
 
-const finishReasons: Partial<Record<string, FinishReason>> = {
-  end_turn: 'stop',
-  stop_sequence: 'stop',
-  max_tokens: 'length',
-  model_context_window_exceeded: 'length',
-  tool_use: 'tool-calls',
-  refusal: 'refusal',
-  pause_turn: 'pause',
-  compaction: 'pause',
-}
+const finishReasons: ReadonlyMap<unknown, FinishReason> = new Map(
+  Object.entries({
+    end_turn: 'stop',
+    stop_sequence: 'stop',
+    max_tokens: 'length',
+    model_context_window_exceeded: 'length',
+    tool_use: 'tool-calls',
+    refusal: 'refusal',
+    pause_turn: 'pause',
+    compaction: 'pause',
+  } as const),
+)
 
 /** HTTP statuses of the errors that may arrive inside a stream. */
-const errorStatuses: Partial<Record<string, number>> = {
-  invalid_request_error: 400,
-  authentication_error: 401,
-  billing_error: 402,
-  permission_error: 403,
-  not_found_error: 404,
-  request_too_large: 413,
-  rate_limit_error: 429,
-  api_error: 500,
-  timeout_error: 504,
-  overloaded_error: 529,
-}
+const errorStatuses: ReadonlyMap<unknown, number> = new Map(
+  Object.entries({
+    invalid_request_error: 400,
+    authentication_error: 401,
+    billing_error: 402,
+    permission_error: 403,
+    not_found_error: 404,
+    request_too_large: 413,
+    rate_limit_error: 429,
+    api_error: 500,
+    timeout_error: 504,
+    overloaded_error: 529,
+  } as const),
+)
 
 /** An open content block. `json` is what `input_json_delta`s brought so far. */
 interface Block {
@@ -516,21 +514,21 @@ class AnthropicEventMapper extends EventMapper {
   #finish(out: StreamEvent[]): void {
     const reason = this.#stopReason
     if (reason === undefined) throw protocolError(providerName, 'the answer ended without a stop reason')
-    const finishReason = finishReasons[reason] ?? 'other'
+    const finishReason = finishReasons.get(reason) ?? 'other'
     for (const { content } of this.#blocks.values()) {
       // A token limit may cut a block that then never stops; nothing else may.
       if (finishReason !== 'length') throw protocolError(providerName, 'the answer ended inside a content block')
       if (!['text', 'thinking', 'tool_use'].includes(content['type'] as string)) out.push(cutBlock)
     }
     this.isFinished = true
-    const usage = toUsage(this.#usage)
+    const usage = usageOf(this.#usage)
     out.push({ type: 'finish', finishReason, providerFinishReason: reason, usage, explanation: this.#explanation })
   }
 
   /** `message_delta` repeats running totals, so what is there replaces what was. */
   #mergeUsage(usage: unknown, out: StreamEvent[]): void {
     for (const [name, value] of Object.entries((usage ?? {}) as Json)) if (value !== null) this.#usage[name] = value
-    out.push({ type: 'usage', usage: toUsage(this.#usage) })
+    out.push({ type: 'usage', usage: usageOf(this.#usage) })
   }
 }
 
@@ -540,21 +538,12 @@ const cutBlock: StreamEvent = {
   warning: { code: 'dropped-content', message: 'A server tool call was cut and is left out of `messages`.' },
 }
 
-function toUsage(raw: Json): Usage {
-  const count = (name: string): number => (typeof raw[name] === 'number' ? raw[name] : 0)
-  const cacheReadTokens = count('cache_read_input_tokens')
-  const cacheWriteTokens = count('cache_creation_input_tokens')
+function usageOf(raw: Json): Usage {
+  const cacheReadTokens = count(raw['cache_read_input_tokens'])
+  const cacheWriteTokens = count(raw['cache_creation_input_tokens'])
   // Anthropic's `input_tokens` are those after the last cache point only.
-  const inputTokens = count('input_tokens') + cacheReadTokens + cacheWriteTokens
-  const outputTokens = count('output_tokens')
+  const inputTokens = count(raw['input_tokens']) + cacheReadTokens + cacheWriteTokens
+  const outputTokens = count(raw['output_tokens'])
   const reasoningTokens = (raw['output_tokens_details'] as Json | undefined)?.['thinking_tokens']
-  return {
-    inputTokens,
-    outputTokens,
-    totalTokens: inputTokens + outputTokens,
-    cacheReadTokens,
-    cacheWriteTokens,
-    ...(typeof reasoningTokens === 'number' && { reasoningTokens }),
-    raw: { ...raw },
-  }
+  return toUsage({ inputTokens, outputTokens, cacheReadTokens, cacheWriteTokens, reasoningTokens }, raw)
 }

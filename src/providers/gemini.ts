@@ -15,11 +15,20 @@ import { EventMapper, type Json, type MapperContext, protocolError, toObject, to
 import { readText } from '../wire/read-text.ts'
 import type { WireLimits } from '../wire/event-reader.ts'
 import { guardedFetch } from '../wire/guarded-fetch.ts'
-import { dropped, foreign, own as ownMetadata, toBase64, toJsonText } from '../wire/request-body.ts'
-import { clientOf, environment, loadSdk } from '../wire/sdk-client.ts'
+import {
+  dropped,
+  foreign,
+  own as ownMetadata,
+  splitInstructions,
+  toBase64,
+  toJsonText,
+  toSettings,
+} from '../wire/request-body.ts'
+import { clientOf, environment, loadSdk, requireApiKey } from '../wire/sdk-client.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
 import { type StrictRules, strictSchemaFor } from '../wire/strict-schema.ts'
 import { errorIn, type HttpFailure, messageIn, toHttpError } from '../wire/transport-errors.ts'
+import { count, toUsage } from '../wire/usage.ts'
 
 export type { WireLimits }
 
@@ -156,20 +165,12 @@ async function loadClient(options: GeminiOptions): Promise<GeminiClient> {
   let apiKey = options.apiKey
   if (!isVertex) {
     apiKey ??= GOOGLE_API_KEY || GEMINI_API_KEY
-    if (!apiKey) {
-      if (!fetch && !baseURL && !GOOGLE_GEMINI_BASE_URL) {
-        throw new UsageError(
-          'invalid_argument',
-          'No API key for Gemini: set GEMINI_API_KEY, or pass `apiKey` or `client` to gemini().',
-        )
-      }
-      // A gateway or a `fetch` of one's own may need none, but the SDK insists.
-      apiKey = 'none'
-    }
+    const isOwnServer = Boolean(fetch || baseURL || GOOGLE_GEMINI_BASE_URL)
+    apiKey = requireApiKey('gemini', 'Gemini', 'GEMINI_API_KEY', apiKey, isOwnServer)
   }
   const sdk = await loadSdk<{ GoogleGenAI: new (options: object) => GeminiClient }>(
     'gemini',
-    '@google/genai (version 3)',
+    '@google/genai@3',
     () => import('@google/genai'),
   )
   return new sdk.GoogleGenAI({
@@ -283,7 +284,7 @@ async function toStatusError({ status, headers, body }: Response): Promise<LLMEr
 /** The error for `{ code, status, message }` that came after the response had begun. */
 function toReportedError(error: unknown): LLMError {
   const { code, status } = toMembers(error)
-  const known = typeof code === 'number' && code >= 400 ? code : errorStatuses[String(status)]
+  const known = typeof code === 'number' && code >= 400 ? code : errorStatuses.get(status)
   return toServiceError(error, { status: known ?? 500, inStream: true })
 }
 
@@ -304,7 +305,9 @@ function toServiceError(
     providerCode: typeof providerCode === 'string' ? providerCode : undefined,
     providerMessage: messageIn(error),
   })
-  const seconds = members.map(({ retryDelay }) => /^(\d+(?:\.\d+)?)s$/.exec(String(retryDelay))?.[1]).find(Boolean)
+  const seconds = members
+    .map(({ retryDelay }) => typeof retryDelay === 'string' && /^(\d+(?:\.\d+)?)s$/.exec(retryDelay)?.[1])
+    .find((found) => typeof found === 'string')
   return describeError(failure, { retryAfterMs: seconds === undefined ? undefined : Number(seconds) * 1000 })
 }
 
@@ -323,27 +326,24 @@ function toParameters(
   isVertex: boolean,
   warnings: LLMWarning[],
 ): Parameters {
-  const { maxTokens, temperature, topP, stop, tools, output, reasoning } = request
+  const { tools, output, reasoning } = request
   const { model } = options
   const own = request.providerOptions?.[providerName]
   if (typeof own?.['candidateCount'] === 'number' && own['candidateCount'] > 1) {
     throw new UsageError('unsupported', 'fieldstream reads one candidate: leave out `candidateCount`.')
   }
-  const leading = request.messages.findIndex(({ role }) => role !== 'system')
-  const instructions = request.messages
-    .slice(0, leading < 0 ? undefined : leading)
-    .map(({ content }) => content as string)
-  if (request.system !== undefined) instructions.unshift(request.system)
-  const contents = toContents(leading < 0 ? [] : request.messages.slice(leading), model, warnings)
+  const { instructions, conversation } = splitInstructions(request)
+  const contents = toContents(conversation, model, warnings)
   if (contents.length === 0) {
     throw new UsageError('invalid_argument', 'Gemini needs a message with content that is no system message.')
   }
-  const config: Json = {}
+  const config: Json = toSettings(request, {
+    maxTokens: 'maxOutputTokens',
+    temperature: 'temperature',
+    topP: 'topP',
+    stop: 'stopSequences',
+  })
   if (instructions.length > 0) config['systemInstruction'] = instructions.join('\n\n')
-  if (maxTokens !== undefined) config['maxOutputTokens'] = maxTokens
-  if (temperature !== undefined) config['temperature'] = temperature
-  if (topP !== undefined) config['topP'] = topP
-  if (stop && stop.length > 0) config['stopSequences'] = stop
   if (reasoning) config['thinkingConfig'] = { includeThoughts: true, ...toThinking(reasoning, model) }
   if (output)
     Object.assign(config, {
@@ -526,22 +526,24 @@ function toOutput({ output, toolCallId }: ToolResultPart): unknown {
   return output ?? ''
 }
 
-const imageTypes: Partial<Record<string, string>> = {
-  png: 'image/png',
-  jpg: 'image/jpeg',
-  jpeg: 'image/jpeg',
-  webp: 'image/webp',
-  gif: 'image/gif',
-  heic: 'image/heic',
-  heif: 'image/heif',
-}
+const imageTypes: ReadonlyMap<unknown, string> = new Map(
+  Object.entries({
+    png: 'image/png',
+    jpg: 'image/jpeg',
+    jpeg: 'image/jpeg',
+    webp: 'image/webp',
+    gif: 'image/gif',
+    heic: 'image/heic',
+    heif: 'image/heif',
+  } as const),
+)
 
 function toImage(part: ImagePart): Json {
   if ('url' in part) {
     const [, dataType, data] = /^data:([^;,]+);base64,(.*)$/s.exec(part.url) ?? []
     if (dataType !== undefined) return { inlineData: { mimeType: dataType, data } }
     const [, extension = ''] = /\.(\w+)(?:[?#].*)?$/s.exec(part.url) ?? []
-    const mimeType = imageTypes[extension.toLowerCase()]
+    const mimeType = imageTypes.get(extension.toLowerCase())
     return { fileData: { fileUri: part.url, ...(mimeType && { mimeType }) } }
   }
   return {
@@ -554,18 +556,20 @@ function toImage(part: ImagePart): Json {
 
 // ----------------------------------------------------------------------------------------------------------------- events
 
-const finishReasons: Partial<Record<string, FinishReason>> = {
-  STOP: 'stop',
-  MAX_TOKENS: 'length',
-  SAFETY: 'content-filter',
-  RECITATION: 'content-filter',
-  BLOCKLIST: 'content-filter',
-  PROHIBITED_CONTENT: 'content-filter',
-  SPII: 'content-filter',
-  IMAGE_SAFETY: 'content-filter',
-  IMAGE_PROHIBITED_CONTENT: 'content-filter',
-  IMAGE_RECITATION: 'content-filter',
-}
+const finishReasons: ReadonlyMap<unknown, FinishReason> = new Map(
+  Object.entries({
+    STOP: 'stop',
+    MAX_TOKENS: 'length',
+    SAFETY: 'content-filter',
+    RECITATION: 'content-filter',
+    BLOCKLIST: 'content-filter',
+    PROHIBITED_CONTENT: 'content-filter',
+    SPII: 'content-filter',
+    IMAGE_SAFETY: 'content-filter',
+    IMAGE_PROHIBITED_CONTENT: 'content-filter',
+    IMAGE_RECITATION: 'content-filter',
+  } as const),
+)
 
 /** Reasons that say the model wrote something that is no call of a tool. */
 const malformed = new Set([
@@ -576,20 +580,22 @@ const malformed = new Set([
 ])
 
 /** HTTP statuses of the errors that may arrive inside a stream (google.rpc.Code). */
-const errorStatuses: Partial<Record<string, number>> = {
-  INVALID_ARGUMENT: 400,
-  FAILED_PRECONDITION: 400,
-  OUT_OF_RANGE: 400,
-  UNAUTHENTICATED: 401,
-  PERMISSION_DENIED: 403,
-  NOT_FOUND: 404,
-  ABORTED: 409,
-  RESOURCE_EXHAUSTED: 429,
-  CANCELLED: 499,
-  INTERNAL: 500,
-  UNAVAILABLE: 503,
-  DEADLINE_EXCEEDED: 504,
-}
+const errorStatuses: ReadonlyMap<unknown, number> = new Map(
+  Object.entries({
+    INVALID_ARGUMENT: 400,
+    FAILED_PRECONDITION: 400,
+    OUT_OF_RANGE: 400,
+    UNAUTHENTICATED: 401,
+    PERMISSION_DENIED: 403,
+    NOT_FOUND: 404,
+    ABORTED: 409,
+    RESOURCE_EXHAUSTED: 429,
+    CANCELLED: 499,
+    INTERNAL: 500,
+    UNAVAILABLE: 503,
+    DEADLINE_EXCEEDED: 504,
+  } as const),
+)
 
 /** A call whose arguments may still be coming. */
 interface OpenCall {
@@ -653,7 +659,7 @@ class GeminiEventMapper extends EventMapper {
       )
     }
     const isBlocked = this.#finishReason === undefined
-    const finishReason = isBlocked ? 'content-filter' : (finishReasons[reason] ?? 'other')
+    const finishReason = isBlocked ? 'content-filter' : (finishReasons.get(reason) ?? 'other')
     if (finishReason === 'other' && this.#calls > 0) {
       throw new OutputError(
         'output_truncated',
@@ -666,7 +672,7 @@ class GeminiEventMapper extends EventMapper {
       type: 'finish',
       finishReason: finishReason === 'stop' && this.#calls > 0 ? 'tool-calls' : finishReason,
       providerFinishReason: reason,
-      usage: toUsage(this.#usage),
+      usage: usageOf(this.#usage),
     })
   }
 
@@ -678,7 +684,7 @@ class GeminiEventMapper extends EventMapper {
   /** Each chunk has running totals. Some say nothing of tokens, and some take back what one before said. */
   #countTokens(usage: Json, out: StreamEvent[]): void {
     this.#usage = 'totalTokenCount' in usage ? usage : { ...this.#usage, ...usage }
-    out.push({ type: 'usage', usage: toUsage(this.#usage) })
+    out.push({ type: 'usage', usage: usageOf(this.#usage) })
   }
 
   #candidate({ content, finishReason }: Json, out: StreamEvent[]): void {
@@ -773,20 +779,15 @@ class GeminiEventMapper extends EventMapper {
   }
 }
 
-function toUsage(raw: Json): Usage {
-  const count = (name: string): number => (typeof raw[name] === 'number' ? raw[name] : 0)
-  const { thoughtsTokenCount } = raw
-  const inputTokens = count('promptTokenCount') + count('toolUsePromptTokenCount')
-  const outputTokens = count('candidatesTokenCount') + count('thoughtsTokenCount')
-  return {
-    inputTokens,
-    outputTokens,
-    totalTokens: inputTokens + outputTokens,
-    cacheReadTokens: count('cachedContentTokenCount'),
-    cacheWriteTokens: 0,
-    ...(typeof thoughtsTokenCount === 'number' && { reasoningTokens: thoughtsTokenCount }),
-    raw: { ...raw },
+function usageOf(raw: Json): Usage {
+  const { thoughtsTokenCount: reasoningTokens } = raw
+  const counts = {
+    inputTokens: count(raw['promptTokenCount']) + count(raw['toolUsePromptTokenCount']),
+    outputTokens: count(raw['candidatesTokenCount']) + count(reasoningTokens),
+    cacheReadTokens: count(raw['cachedContentTokenCount']),
+    reasoningTokens,
   }
+  return toUsage(counts, raw)
 }
 
 /** An object or a list whose end has not been written. */

@@ -17,11 +17,19 @@ import type { WireLimits } from '../wire/event-reader.ts'
 import { jsonLines } from '../wire/json-lines.ts'
 import { readText } from '../wire/read-text.ts'
 import { guardedFetch } from '../wire/guarded-fetch.ts'
-import { dropped, foreign, own as ownMetadata, toOutputInstruction, toResultText } from '../wire/request-body.ts'
-import { clientOf, environment, loadSdk } from '../wire/sdk-client.ts'
+import {
+  dropped,
+  foreign,
+  own as ownMetadata,
+  toOutputInstruction,
+  toResultText,
+  toSettings,
+} from '../wire/request-body.ts'
+import { clientOf, environment, loadSdk, requireApiKey } from '../wire/sdk-client.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
 import { type ThinkTag, ThinkTagSplitter } from '../wire/think-tags.ts'
 import { messageIn, toHttpError } from '../wire/transport-errors.ts'
+import { count, toUsage } from '../wire/usage.ts'
 
 export type { WireLimits }
 
@@ -114,6 +122,8 @@ export function ollama(options: OllamaOptions): Provider {
   return {
     name: providerName,
     model,
+    // The server may have to load the model first.
+    timeouts: { firstByte: 600_000, firstOutput: 600_000 },
     // Its own calls come in one piece, and cannot be forced.
     toolInput: (request) => (canCallAsJson(request) ? 'json' : 'native'),
     stream,
@@ -154,7 +164,7 @@ async function loadClient({ host, apiKey, fetch, headers }: OllamaOptions): Prom
   const { OLLAMA_HOST, OLLAMA_API_KEY } = environment()
   const sdk = await loadSdk<{ Ollama: new (options: never) => OllamaClient }>(
     'ollama',
-    'ollama (version 0.6 or later)',
+    'ollama@0.6',
     // This entry of the SDK has no access to files; the other takes any text for a picture's path first.
     () => import('ollama/browser'),
   )
@@ -169,14 +179,9 @@ async function loadClient({ host, apiKey, fetch, headers }: OllamaOptions): Prom
     )
   }
   const isHosted = /^https:\/\/ollama\.com(:443)?(\/|$)/.test(String(client.config?.host))
-  const hasKey =
-    apiKey || OLLAMA_API_KEY || Object.keys(headers ?? {}).some((name) => name.toLowerCase() === 'authorization')
-  if (isHosted && !fetch && !hasKey) {
-    throw new UsageError(
-      'invalid_argument',
-      'No API key for ollama.com: set OLLAMA_API_KEY, or pass `apiKey` or `client` to ollama().',
-    )
-  }
+  const isAuthorized = Object.keys(headers ?? {}).some((name) => name.toLowerCase() === 'authorization')
+  const needsNone = !isHosted || fetch !== undefined || isAuthorized
+  requireApiKey('ollama', 'ollama.com', 'OLLAMA_API_KEY', apiKey || OLLAMA_API_KEY, needsNone)
   return client
 }
 
@@ -206,21 +211,28 @@ async function send(
     typeof fetch === 'function' ? (Object.create(client, { fetch: { value: take } }) as SdkClient) : client
   let stream: unknown
   signal.throwIfAborted()
+  const aborted = abortOf(signal)
   try {
-    stream = await Promise.race([derived.chat(body as never), abortOf(signal)])
+    stream = await Promise.race([derived.chat(body as never), aborted.promise])
   } catch (error) {
     if (!response) throw toSdkError(error)
+  } finally {
+    aborted.forget()
   }
   if (!response) return { call: Promise.resolve(iterate(stream as SdkIterator, signal)) }
   const taken = response
   return { call: Object.assign(Promise.resolve(), { asResponse: () => checkStatus(taken) }) }
 }
 
-/** Rejects when the signal fires. */
-function abortOf(signal: AbortSignal): Promise<never> {
-  return new Promise((_, reject) => {
-    signal.addEventListener('abort', () => reject(signal.reason), { once: true })
+/** A promise that rejects when the signal fires, until it is forgotten. */
+function abortOf(signal: AbortSignal): { readonly promise: Promise<never>; forget(): void } {
+  let forget = (): void => undefined
+  const promise = new Promise<never>((_, reject) => {
+    const onAbort = (): void => reject(signal.reason)
+    signal.addEventListener('abort', onAbort)
+    forget = () => signal.removeEventListener('abort', onAbort)
   })
+  return { promise, forget: () => forget() }
 }
 
 function withoutPassword(address: string, headers: Headers): string {
@@ -307,13 +319,10 @@ function wordsOf(error: unknown): string | undefined {
 // ---------------------------------------------------------------------------------------------------------------- request
 
 function toRequestBody(request: LLMRequest, options: OllamaOptions, warnings: LLMWarning[]): Json {
-  const { system, maxTokens, temperature, topP, stop, output, reasoning } = request
+  const { system, output, reasoning } = request
   const { options: ownSettings, ...own } = request.providerOptions?.[providerName] ?? {}
   const settings: Json = {
-    ...(maxTokens !== undefined && { num_predict: maxTokens }),
-    ...(temperature !== undefined && { temperature }),
-    ...(topP !== undefined && { top_p: topP }),
-    ...(stop && stop.length > 0 && { stop }),
+    ...toSettings(request, { maxTokens: 'num_predict', temperature: 'temperature', topP: 'top_p', stop: 'stop' }),
     ...(ownSettings as Json | undefined),
   }
   const messages = toMessages(request.messages, warnings)
@@ -587,7 +596,7 @@ class OllamaEventMapper extends EventMapper {
     let finishReason: FinishReason = word === 'length' ? 'length' : word === 'stop' || word === '' ? 'stop' : 'other'
     if (finishReason === 'stop' && this.#callIds.size > 0) finishReason = 'tool-calls'
     this.isFinished = true
-    out.push({ type: 'finish', finishReason, providerFinishReason: word, usage: toUsage(event) })
+    out.push({ type: 'finish', finishReason, providerFinishReason: word, usage: usageOf(event) })
   }
 }
 
@@ -600,18 +609,8 @@ const strayTag: StreamEvent = {
   },
 }
 
-function toUsage(event: Json): Usage {
+function usageOf(event: Json): Usage {
   const raw = Object.fromEntries(Object.entries(event).filter(([name]) => /_(count|duration)$/.test(name)))
-  const count = (name: string): number => (typeof raw[name] === 'number' ? raw[name] : 0)
-  // Left out where the whole prompt was cached.
-  const inputTokens = count('prompt_eval_count')
-  const outputTokens = count('eval_count')
-  return {
-    inputTokens,
-    outputTokens,
-    totalTokens: inputTokens + outputTokens,
-    cacheReadTokens: 0,
-    cacheWriteTokens: 0,
-    raw,
-  }
+  // The count of the prompt is left out where all of it was cached.
+  return toUsage({ inputTokens: count(raw['prompt_eval_count']), outputTokens: count(raw['eval_count']) }, raw)
 }

@@ -6,8 +6,9 @@ import type { Tool } from '../tool.ts'
 import { EventMapper, type Json, type MapperContext, protocolError, toObject, toText } from '../wire/event-mapper.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
 import { ThinkTagSplitter } from '../wire/think-tags.ts'
-import { dropped, foreign, own, toJsonText, toOutputInstruction } from '../wire/request-body.ts'
+import { dropped, foreign, own, toJsonText, toOutputInstruction, toSettings } from '../wire/request-body.ts'
 import { clientOf } from '../wire/sdk-client.ts'
+import { count, toUsage } from '../wire/usage.ts'
 import {
   CallInput,
   connectionOptions,
@@ -128,7 +129,7 @@ export function toChatStreamEvents(
 // ---------------------------------------------------------------------------------------------------------------- request
 
 function toRequestBody(request: LLMRequest, options: OpenAIChatOptions, warnings: LLMWarning[]): Json {
-  const { maxTokens, temperature, topP, stop, tools, toolChoice, output, reasoning } = request
+  const { tools, toolChoice, output, reasoning } = request
   const {
     name = defaultName,
     includeUsage = true,
@@ -141,12 +142,13 @@ function toRequestBody(request: LLMRequest, options: OpenAIChatOptions, warnings
     // Padding against eavesdroppers who count bytes. Only the public service has it, and others may refuse the option.
     ...(!options.baseURL && !options.client && { include_obfuscation: false }),
   }
-  const body: Json = { model: options.model, messages: toMessages(request, name, options, warnings), stream: true }
+  const body: Json = {
+    model: options.model,
+    messages: toMessages(request, name, options, warnings),
+    stream: true,
+    ...toSettings(request, { maxTokens: maxTokensName, temperature: 'temperature', topP: 'top_p', stop: 'stop' }),
+  }
   if (Object.keys(streamOptions).length > 0) body['stream_options'] = streamOptions
-  if (maxTokens !== undefined) body[maxTokensName] = maxTokens
-  if (temperature !== undefined) body['temperature'] = temperature
-  if (topP !== undefined) body['top_p'] = topP
-  if (stop && stop.length > 0) body['stop'] = stop
   if (output) body['response_format'] = toResponseFormat(output, jsonSchema, warnings)
   if (reasoning && 'effort' in reasoning) body['reasoning_effort'] = reasoning.effort
   if (tools && tools.length > 0) {
@@ -315,30 +317,34 @@ function toAssistantMessage(
 // ----------------------------------------------------------------------------------------------------------------- events
 
 /** OpenAI's reasons, and those that other servers have for the same. */
-const finishReasons: Partial<Record<string, FinishReason>> = {
-  stop: 'stop',
-  eos: 'stop',
-  end_turn: 'stop',
-  stop_sequence: 'stop',
-  length: 'length',
-  max_tokens: 'length',
-  model_length: 'length',
-  tool_calls: 'tool-calls',
-  function_call: 'tool-calls',
-  tool_use: 'tool-calls',
-  content_filter: 'content-filter',
-  sensitive: 'content-filter',
-  safety: 'content-filter',
-  refusal: 'refusal',
-}
+const finishReasons: ReadonlyMap<unknown, FinishReason> = new Map(
+  Object.entries({
+    stop: 'stop',
+    eos: 'stop',
+    end_turn: 'stop',
+    stop_sequence: 'stop',
+    length: 'length',
+    max_tokens: 'length',
+    model_length: 'length',
+    tool_calls: 'tool-calls',
+    function_call: 'tool-calls',
+    tool_use: 'tool-calls',
+    content_filter: 'content-filter',
+    sensitive: 'content-filter',
+    safety: 'content-filter',
+    refusal: 'refusal',
+  } as const),
+)
 
 /** Reasons with which a server says that it failed, though it sends no error. */
-const failures: Partial<Record<string, { code: string }>> = {
-  error: { code: 'server_error' },
-  network_error: { code: 'server_error' },
-  abort: { code: 'server_error' },
-  insufficient_system_resource: { code: 'overloaded' },
-}
+const failures: ReadonlyMap<unknown, { readonly code: string }> = new Map(
+  Object.entries({
+    error: { code: 'server_error' },
+    network_error: { code: 'server_error' },
+    abort: { code: 'server_error' },
+    insufficient_system_resource: { code: 'overloaded' },
+  } as const),
+)
 
 /** Fields for reasoning, by preference: a server may send the same text in several. */
 const reasoningFields = ['reasoning_content', 'reasoning'] as const
@@ -396,7 +402,7 @@ class ChatEventMapper extends EventMapper {
     if (typeof usage !== 'object' || usage === null) return
     this.#start(chunk, out)
     this.#usage = usage as Json
-    out.push({ type: 'usage', usage: toUsage(this.#usage) })
+    out.push({ type: 'usage', usage: usageOf(this.#usage) })
   }
 
   /** Some servers send a first chunk that names nothing yet. */
@@ -409,10 +415,10 @@ class ChatEventMapper extends EventMapper {
     this.#start(chunk, out)
     if (delta !== undefined && delta !== null) this.#delta(toObject(this.provider, delta, 'a delta'), out)
     if (typeof reason !== 'string' || reason === '') return
-    const failure = failures[reason]
+    const failure = failures.get(reason)
     if (failure) throw toReportedError(this.provider, chunk['error'] ?? failure)
     // A bound that was reached stays reached, whatever is said later.
-    if (!['length', 'content-filter'].includes(finishReasons[this.#reason ?? ''] ?? '')) this.#reason = reason
+    if (!['length', 'content-filter'].includes(finishReasons.get(this.#reason) ?? '')) this.#reason = reason
     this.mayEnd = true
   }
 
@@ -594,7 +600,7 @@ class ChatEventMapper extends EventMapper {
     const annotations = this.#takeAnnotations()
     if (annotations) out.push({ type: 'part-end', kind: 'text', metadata: annotations })
     this.#close(out)
-    const known = finishReasons[reason] ?? 'other'
+    const known = finishReasons.get(reason) ?? 'other'
     const hasCalls = this.#calls.length > 0
     const finishReason = this.#refusal !== '' ? 'refusal' : known === 'stop' && hasCalls ? 'tool-calls' : known
     this.#calls.forEach((call, i) => {
@@ -604,14 +610,13 @@ class ChatEventMapper extends EventMapper {
       call.input.end(own(this.provider, { ...(call.isCustom && { type: 'custom' }), ...call.rest }), out)
     })
     const explanation = this.#refusal === '' ? undefined : this.#refusal
-    const usage = toUsage(this.#usage ?? {})
+    const usage = usageOf(this.#usage ?? {})
     this.isFinished = true
     out.push({ type: 'finish', finishReason, providerFinishReason: reason, usage, explanation })
   }
 }
 
-function toUsage(raw: Json): Usage {
-  const count = (...values: unknown[]): number => values.find((value) => typeof value === 'number') ?? 0
+function usageOf(raw: Json): Usage {
   const input = (raw['prompt_tokens_details'] ?? {}) as Json
   const output = (raw['completion_tokens_details'] ?? {}) as Json
   const inputTokens = count(raw['prompt_tokens'])
@@ -623,10 +628,10 @@ function toUsage(raw: Json): Usage {
   // Some servers count reasoning beside the answer; their total tells.
   const isBeside = reasoningTokens !== undefined && total === inputTokens + completion + reasoningTokens
   const outputTokens = isBeside ? completion + reasoningTokens : completion
-  return {
+  const counts = {
     inputTokens,
     outputTokens,
-    totalTokens: total || inputTokens + outputTokens,
+    totalTokens: total,
     cacheReadTokens: count(
       input['cached_tokens'],
       raw['prompt_cache_hit_tokens'],
@@ -634,7 +639,7 @@ function toUsage(raw: Json): Usage {
       raw['cache_read_input_tokens'],
     ),
     cacheWriteTokens: count(input['cache_write_tokens'], raw['cache_creation_input_tokens']),
-    ...(reasoningTokens !== undefined && { reasoningTokens }),
-    raw: { ...raw },
+    reasoningTokens,
   }
+  return toUsage(counts, raw)
 }

@@ -7,7 +7,7 @@ import { type Json, toText } from '../wire/event-mapper.ts'
 import type { WireLimits } from '../wire/event-reader.ts'
 import { guardedFetch } from '../wire/guarded-fetch.ts'
 import { toBase64, toJsonText, toResultText } from '../wire/request-body.ts'
-import { environment, loadSdk } from '../wire/sdk-client.ts'
+import { environment, loadSdk, requireApiKey } from '../wire/sdk-client.ts'
 import { type StrictRules, strictSchemaFor } from '../wire/strict-schema.ts'
 import { messageIn, toHttpError } from '../wire/transport-errors.ts'
 
@@ -41,50 +41,39 @@ export async function loadClient<Client>(
   { apiKey, baseURL, fetch }: OpenAIConnection<Client>,
 ): Promise<Client> {
   const { OPENAI_API_KEY, OPENAI_BASE_URL } = environment()
-  let key = apiKey ?? OPENAI_API_KEY
-  if (!key) {
-    if (!fetch && !baseURL && !OPENAI_BASE_URL) {
-      throw new UsageError(
-        'invalid_argument',
-        `No API key for OpenAI: set OPENAI_API_KEY, or pass \`apiKey\` or \`client\` to ${caller}().`,
-      )
-    }
-    // A local server, a gateway or a `fetch` of one's own may need none, but the SDK insists.
-    key = 'none'
-  }
-  const sdk = await loadSdk<{ OpenAI: new (options: object) => unknown }>(
-    caller,
-    'openai (version 6.49 or later)',
-    () => import('openai'),
-  )
+  const isOwnServer = Boolean(fetch || baseURL || OPENAI_BASE_URL)
+  const key = requireApiKey(caller, 'OpenAI', 'OPENAI_API_KEY', apiKey ?? OPENAI_API_KEY, isOwnServer)
+  const sdk = await loadSdk<{ OpenAI: new (options: object) => unknown }>(caller, 'openai@7', () => import('openai'))
   return new sdk.OpenAI({ apiKey: key, ...(baseURL && { baseURL }), fetch: guardedFetch(fetch) }) as Client
 }
 
 /** HTTP statuses of the errors that may arrive inside a stream without one. */
-const errorStatuses: Partial<Record<string, number>> = {
-  invalid_request_error: 400,
-  invalid_prompt: 400,
-  bad_request: 400,
-  context_length_exceeded: 400,
-  tool_use_failed: 400,
-  authentication_error: 401,
-  invalid_api_key: 401,
-  insufficient_quota: 429,
-  permission_error: 403,
-  permission_denied: 403,
-  not_found_error: 404,
-  model_not_found: 404,
-  rate_limit_error: 429,
-  rate_limit_exceeded: 429,
-  too_many_requests: 429,
-  server_error: 500,
-  overloaded: 503,
-  overloaded_error: 503,
-  server_overloaded: 503,
-  slow_down: 503,
-  service_unavailable: 503,
-  timeout: 504,
-}
+const errorStatuses: ReadonlyMap<unknown, number> = new Map(
+  Object.entries({
+    invalid_request_error: 400,
+    invalid_prompt: 400,
+    bad_request: 400,
+    context_length_exceeded: 400,
+    tool_use_failed: 400,
+    authentication_error: 401,
+    invalid_api_key: 401,
+    insufficient_quota: 429,
+    permission_error: 403,
+    permission_denied: 403,
+    not_found_error: 404,
+    model_not_found: 404,
+    rate_limit_error: 429,
+    rate_limit_exceeded: 429,
+    too_many_requests: 429,
+    server_error: 500,
+    overloaded: 503,
+    overloaded_error: 503,
+    server_overloaded: 503,
+    slow_down: 503,
+    service_unavailable: 503,
+    timeout: 504,
+  } as const),
+)
 
 /** The error for an error object, or its bare text, that came after the response had begun. */
 export function toReportedError(provider: string, error: unknown): LLMError {
@@ -96,7 +85,7 @@ export function toReportedError(provider: string, error: unknown): LLMError {
     .find((number) => Number.isInteger(number) && number >= 400 && number < 600)
   return toHttpError({
     provider,
-    status: status ?? words.map((word) => errorStatuses[word]).find((known) => known !== undefined) ?? 500,
+    status: status ?? words.map((word) => errorStatuses.get(word)).find((known) => known !== undefined) ?? 500,
     providerCode: words.find((word) => !/^\d+$/.test(word)),
     providerMessage: typeof error === 'string' ? error : messageIn(error),
     inStream: true,

@@ -5,8 +5,9 @@ import type { LLMRequest, LLMWarning, Message, ToolChoice } from '../request.ts'
 import type { Tool } from '../tool.ts'
 import { EventMapper, type Json, type MapperContext, protocolError, toObject, toText } from '../wire/event-mapper.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
-import { dropped, foreign, own, toJsonText } from '../wire/request-body.ts'
+import { dropped, foreign, own, toJsonText, toSettings } from '../wire/request-body.ts'
 import { clientOf } from '../wire/sdk-client.ts'
+import { count, toUsage } from '../wire/usage.ts'
 import {
   CallInput,
   connectionOptions,
@@ -111,7 +112,7 @@ const reported = (error: unknown) => toReportedError(providerName, error)
 // ---------------------------------------------------------------------------------------------------------------- request
 
 function toRequestBody(request: LLMRequest, options: OpenAIOptions, warnings: LLMWarning[]): Json {
-  const { system, maxTokens, temperature, topP, stop, tools, toolChoice, output, reasoning } = request
+  const { system, stop, tools, toolChoice, output, reasoning } = request
   const { store, reasoningSummary } = options
   if (stop && stop.length > 0) {
     throw new UsageError(
@@ -126,11 +127,9 @@ function toRequestBody(request: LLMRequest, options: OpenAIOptions, warnings: LL
     stream: true,
     // Padding against eavesdroppers who count bytes; it doubles what is read.
     stream_options: { include_obfuscation: false },
+    ...toSettings(request, { maxTokens: 'max_output_tokens', temperature: 'temperature', topP: 'top_p' }),
   }
   if (system !== undefined) body['instructions'] = system
-  if (maxTokens !== undefined) body['max_output_tokens'] = maxTokens
-  if (temperature !== undefined) body['temperature'] = temperature
-  if (topP !== undefined) body['top_p'] = topP
   if (output) body['text'] = { format: { type: 'json_schema', ...toJsonFormat(output, warnings) } }
   if (reasoning) body['reasoning'] = { ...reasoning, ...(reasoningSummary && { summary: reasoningSummary }) }
   if (store !== undefined) body['store'] = store
@@ -279,11 +278,13 @@ function toAssistantItems(
 
 // ----------------------------------------------------------------------------------------------------------------- events
 
-const incompleteReasons: Partial<Record<string, FinishReason>> = {
-  max_output_tokens: 'length',
-  content_filter: 'content-filter',
-  max_messages: 'pause',
-}
+const incompleteReasons: ReadonlyMap<unknown, FinishReason> = new Map(
+  Object.entries({
+    max_output_tokens: 'length',
+    content_filter: 'content-filter',
+    max_messages: 'pause',
+  } as const),
+)
 
 /** An open output item. */
 interface Item {
@@ -335,17 +336,17 @@ class ResponsesEventMapper extends EventMapper {
       }
       case 'response.output_text.delta':
       case 'response.output_text.done':
-        this.#text('text-delta', this.#item(index), `text ${String(event['content_index'])}`, event, out)
+        this.#text('text-delta', this.#item(index), partName('text', event['content_index']), event, out)
         return
       case 'response.reasoning_summary_text.delta':
       case 'response.reasoning_summary_text.done': {
-        const part = `summary ${String(event['summary_index'])}`
+        const part = partName('summary', event['summary_index'])
         this.#text('reasoning-delta', this.#item(index), part, event, out)
         return
       }
       case 'response.reasoning_text.delta':
       case 'response.reasoning_text.done': {
-        const part = `reasoning ${String(event['content_index'])}`
+        const part = partName('reasoning', event['content_index'])
         this.#text('reasoning-delta', this.#item(index), part, event, out)
         return
       }
@@ -497,7 +498,7 @@ class ResponsesEventMapper extends EventMapper {
 
   #end(type: string, response: Json, out: StreamEvent[]): void {
     this.#start(response, out)
-    const usage = toUsage((response['usage'] ?? {}) as Json)
+    const usage = usageOf((response['usage'] ?? {}) as Json)
     if (response['usage']) out.push({ type: 'usage', usage })
     if (type === 'response.failed') throw reported(response['error'])
     const details = (response['incomplete_details'] ?? {}) as Json
@@ -509,7 +510,7 @@ class ResponsesEventMapper extends EventMapper {
           ? this.#hasCalls
             ? 'tool-calls'
             : 'stop'
-          : incompleteReasons[reason]
+          : incompleteReasons.get(reason)
     if (!finishReason) throw protocolError(providerName, 'the answer was left incomplete, for a reason not known')
     for (const item of this.#items.values()) {
       if (finishReason === 'tool-calls' || finishReason === 'stop')
@@ -522,6 +523,11 @@ class ResponsesEventMapper extends EventMapper {
   }
 }
 
+/** Names a part within its item. The index is the service's word, and may be anything. */
+function partName(kind: string, index: unknown): string {
+  return typeof index === 'number' ? `${kind} ${index}` : kind
+}
+
 /** Compares whole arguments with what the deltas brought; servers that send no deltas bring all of it here. */
 function settle(call: CallInput | undefined, whole: unknown, out: StreamEvent[]): void {
   if (!call || whole === undefined || whole === null) return
@@ -531,20 +537,16 @@ function settle(call: CallInput | undefined, whole: unknown, out: StreamEvent[])
     throw protocolError(providerName, 'the arguments of a tool call are not what their pieces were')
 }
 
-function toUsage(raw: Json): Usage {
-  const count = (value: unknown): number => (typeof value === 'number' ? value : 0)
+function usageOf(raw: Json): Usage {
   const input = (raw['input_tokens_details'] ?? {}) as Json
   const output = (raw['output_tokens_details'] ?? {}) as Json
-  const inputTokens = count(raw['input_tokens'])
-  const outputTokens = count(raw['output_tokens'])
-  const reasoningTokens = output['reasoning_tokens']
-  return {
-    inputTokens,
-    outputTokens,
-    totalTokens: count(raw['total_tokens']) || inputTokens + outputTokens,
+  const counts = {
+    inputTokens: count(raw['input_tokens']),
+    outputTokens: count(raw['output_tokens']),
+    totalTokens: count(raw['total_tokens']),
     cacheReadTokens: count(input['cached_tokens']),
     cacheWriteTokens: count(input['cache_write_tokens']),
-    ...(typeof reasoningTokens === 'number' && { reasoningTokens }),
-    raw: { ...raw },
+    reasoningTokens: output['reasoning_tokens'],
   }
+  return toUsage(counts, raw)
 }

@@ -28,7 +28,8 @@ export interface SimulateOptions {
   readonly provider?: keyof typeof wires | undefined
   /**
    * What carries calls. Default: what the request asks for, which is the provider's own calls, or JSON text where it asks for
-   * that of a given schema.
+   * that of a given schema. Nothing in a request tells that calls are read out of text: pass `'xml'` and `tool` for
+   * `xmlTools()` and for requests with `toolInput: 'xml'`.
    */
   readonly toolInput?: ToolInputChannel | undefined
   /** The tool whose arguments the payload is. Default: the one the request forces, or the only one it has. */
@@ -102,7 +103,8 @@ export function simulate(
     const isText = typeof payload === 'string' && tool === undefined
     const onlyTool = toolName(tool) ?? (asked.tools.length === 1 ? asked.tools[0] : undefined)
     // JSON text does not name the tool.
-    const calls = isText ? [] : toCalls(payload, channel === 'json' ? (onlyTool ?? '') : onlyTool)
+    const named = channel === 'json' ? (onlyTool ?? '') : onlyTool
+    const calls = isText ? [] : toCalls(payload, named, asked.tools.length > 0)
     const isNative = channel === 'native'
     const written = isText ? [payload] : isNative ? [] : calls.map((call) => writeCall[channel](call))
     const answer: SimulatedAnswer = {
@@ -141,7 +143,7 @@ function toolName(tool: SimulateOptions['tool']): string | undefined {
   return typeof tool === 'object' ? tool.name : tool
 }
 
-function toCalls(payload: string | object, tool: string | undefined): Call[] {
+function toCalls(payload: string | object, tool: string | undefined, hasTools: boolean): Call[] {
   if (Array.isArray(payload)) {
     return (payload as readonly SimulatedCall[]).map(({ tool: name, input }) => ({
       tool: name,
@@ -151,7 +153,9 @@ function toCalls(payload: string | object, tool: string | undefined): Call[] {
   if (tool === undefined) {
     throw new UsageError(
       'invalid_argument',
-      "simulate() cannot tell which tool the payload is for: pass `tool`, or force one with the request's `toolChoice`.",
+      hasTools
+        ? "simulate() cannot tell which tool the payload is for: pass `tool`, or force one with the request's `toolChoice`."
+        : "simulate() cannot tell which tool the payload is for, since the request offers none: pass `tool`, and `toolInput: 'xml'` where tools are called in the text (`xmlTools()`, `toolInput: 'xml'`).",
     )
   }
   return [{ tool, inputText: toText(payload) }]

@@ -1,6 +1,6 @@
 import type { StreamEvent, ToolInputChannel } from '../events.ts'
 import type { StreamFunction } from '../middleware.ts'
-import { fromBatches, type StreamEvents, toBatches } from '../provider.ts'
+import { fromBatches, type ProviderContext, toBatches } from '../provider.ts'
 import type { LLMRequest } from '../request.ts'
 
 /** A way to have tools called that goes through the text of an answer. */
@@ -28,19 +28,26 @@ export interface TextChannelReader {
   release(out: StreamEvent[]): void
 }
 
+/** The channels, each loaded when first used: few applications need any. */
+const channels: Readonly<Record<TextChannel['name'], () => Promise<TextChannel>>> = {
+  json: async () => (await import('./json-channel.ts')).jsonChannel,
+  xml: async () => (await import('./xml-channel.ts')).xmlChannel,
+}
+
 /** Streams through a channel: whoever reads the events sees tool calls, and `start` names the channel. */
-export function throughChannel(stream: StreamFunction, channel: TextChannel): StreamFunction {
-  return (request, context) => {
-    const events = stream(channel.toRequest(request), context)
-    return fromBatches(() => readBatches(events, channel, channel.createReader(request)))
-  }
+export function throughChannel(stream: StreamFunction, name: TextChannel['name']): StreamFunction {
+  return (request, context) => fromBatches(() => readBatches(stream, name, request, context))
 }
 
 async function* readBatches(
-  events: StreamEvents,
-  { name }: TextChannel,
-  reader: TextChannelReader,
+  stream: StreamFunction,
+  name: TextChannel['name'],
+  request: LLMRequest,
+  context: ProviderContext,
 ): AsyncGenerator<StreamEvent[], void, undefined> {
+  const channel = await channels[name]()
+  const events = stream(channel.toRequest(request), context)
+  const reader = channel.createReader(request)
   let out: StreamEvent[] = []
   try {
     for await (const batch of { [Symbol.asyncIterator]: () => toBatches(events) }) {

@@ -55,7 +55,7 @@ function toolOf(request: LLMRequest): Tool | undefined {
 }
 
 function unsupported(problem: string): UsageError {
-  return new UsageError('unsupported', `\`toolInput: 'json'\` ${problem}.`, { phase: 'request' })
+  return new UsageError('unsupported', `\`toolInput: 'json'\` ${problem}.`)
 }
 
 function toInstruction({ name, description }: Tool): string {

@@ -1,4 +1,4 @@
-import type { JsonSchema } from '../schema.ts'
+import { type JsonSchema, resolveReference } from '../schema.ts'
 import { parseJson } from './json-text.ts'
 
 /** The JSON types a parameter may have; `undefined` where its schema does not say. */
@@ -25,17 +25,7 @@ function typesOf(schema: unknown, root: JsonSchema, references: number): Paramet
     return types.includes(undefined) ? undefined : new Set(types.flatMap((known) => [...known!]))
   }
   if (Array.isArray(allOf)) return each(allOf).find((known) => known !== undefined)
-  return typeof $ref === 'string' ? typesOf(resolve($ref, root), root, references + 1) : undefined
-}
-
-function resolve(reference: string, root: JsonSchema): unknown {
-  if (!reference.startsWith('#')) return undefined
-  let target: unknown = root
-  for (const step of reference.slice(1).split('/').filter(Boolean)) {
-    if (typeof target !== 'object' || target === null || !Object.hasOwn(target, step)) return undefined
-    target = (target as Record<string, unknown>)[step]
-  }
-  return target
+  return typeof $ref === 'string' ? typesOf(resolveReference($ref, root), root, references + 1) : undefined
 }
 
 function typeName(value: unknown): string {

@@ -9,7 +9,7 @@ export interface TextHistoryStyle {
 }
 
 /** The calls that the assistant made in a conversation. */
-export function toolCallsOf(messages: readonly Message[]): ToolCallPart[] {
+function toolCallsOf(messages: readonly Message[]): ToolCallPart[] {
   return messages.flatMap(({ role, content }) =>
     role === 'assistant' && typeof content !== 'string' ? content.filter((part) => part.type === 'tool-call') : [],
   )
@@ -73,7 +73,6 @@ function toTextPart(result: ToolResultPart, names: ReadonlyMap<string, string>, 
     return { type: 'text', text: style.writeResult(result, toolName), ...(metadata && { metadata }) }
   } catch (cause) {
     throw new UsageError('invalid_argument', `The output of tool call "${toolCallId}" cannot be sent as JSON.`, {
-      phase: 'request',
       cause,
     })
   }

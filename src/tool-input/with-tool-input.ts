@@ -1,10 +1,6 @@
 import type { StreamFunction } from '../middleware.ts'
 import type { Provider } from '../provider.ts'
-import { type TextChannel, throughChannel } from './channel.ts'
-import { jsonChannel } from './json-channel.ts'
-import { xmlChannel } from './xml-channel.ts'
-
-const channels: Readonly<Record<TextChannel['name'], TextChannel>> = { json: jsonChannel, xml: xmlChannel }
+import { throughChannel } from './channel.ts'
 
 /**
  * `stream`, which asks a provider, with tools called through the channel that the request names, or that `'auto'` means to the
@@ -16,6 +12,6 @@ export function withToolInput(provider: Provider, stream: StreamFunction): Strea
     const channel = toolInput === 'auto' ? provider.toolInput?.(request) : toolInput
     if (tools.length === 0 || channel === undefined) return stream(request, context)
     if (channel === 'native') return stream({ ...request, toolInput: 'native' }, context)
-    return throughChannel(stream, channels[channel])(request, context)
+    return throughChannel(stream, channel)(request, context)
   }
 }

@@ -49,7 +49,7 @@ function toRequest(original: LLMRequest): LLMRequest {
 }
 
 function unsupported(message: string): UsageError {
-  return new UsageError('unsupported', message, { phase: 'request' })
+  return new UsageError('unsupported', message)
 }
 
 function toInstructions(tools: readonly Tool[], toolChoice: LLMRequest['toolChoice']): string {

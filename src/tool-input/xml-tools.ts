@@ -2,8 +2,6 @@ import { UsageError } from '../errors.ts'
 import type { Provider } from '../provider.ts'
 import type { LLMRequest } from '../request.ts'
 import { throughChannel } from './channel.ts'
-import { toolCallsOf } from './text-history.ts'
-import { xmlChannel } from './xml-channel.ts'
 
 /**
  * A provider whose model calls tools in the text of its answer, for models that have no tool calls of their own:
@@ -12,9 +10,10 @@ import { xmlChannel } from './xml-channel.ts'
  * conversation's calls and results are sent as text. Events and results are those of native calls; `start` says
  * `toolInput: 'xml'`. Nothing but the instructions holds the model to a schema or a `toolChoice`.
  *
- * Requests without tools, and with none in their messages, pass as they are.
+ * Requests without tools, and with none in their messages, pass as they are. A request to the client that asks for
+ * `toolInput: 'json'` gets that, as from any provider.
  *
- * @throws UsageError where the provider is none; when a request is sent, `unsupported` where it asks for another channel, for
+ * @throws UsageError where the provider is none; when a request is sent, `unsupported` where it asks for native calls, for
  * `output` besides tools, or for tools with a `definition`.
  */
 export function xmlTools(provider: Provider): Provider {
@@ -22,7 +21,7 @@ export function xmlTools(provider: Provider): Provider {
     throw new UsageError('invalid_argument', "xmlTools() takes a provider, e.g. xmlTools(ollama({ model: 'gemma2' })).")
   const { name, model } = provider
   const stream = provider.stream.bind(provider)
-  const streamWithTools = throughChannel(stream, xmlChannel)
+  const streamWithTools = throughChannel(stream, 'xml')
   return {
     name,
     model,
@@ -35,7 +34,6 @@ export function xmlTools(provider: Provider): Provider {
         throw new UsageError(
           'unsupported',
           `\`toolInput: '${toolInput}'\` cannot be had of xmlTools(). Leave it out, or ask the provider inside without xmlTools().`,
-          { phase: 'request' },
         )
       return streamWithTools(request, context)
     },
@@ -43,5 +41,9 @@ export function xmlTools(provider: Provider): Provider {
 }
 
 function concernsTools({ tools = [], messages }: LLMRequest): boolean {
-  return tools.length > 0 || messages.some(({ role }) => role === 'tool') || toolCallsOf(messages).length > 0
+  const hasCalls = messages.some(
+    ({ role, content }) =>
+      role === 'assistant' && typeof content !== 'string' && content.some(({ type }) => type === 'tool-call'),
+  )
+  return tools.length > 0 || messages.some(({ role }) => role === 'tool') || hasCalls
 }

@@ -44,6 +44,7 @@ export class FieldExtractorRegistry<const Extractors extends readonly FieldExtra
     const { field, path, tool, deliver, schema, map } = extractor
     if (typeof field !== 'string' || field === '')
       throw invalid(`An extractor needs a \`field\`, the name to report its path ${JSON.stringify(path)} under`)
+    if (typeof path !== 'string') throw invalid(`Field "${field}" needs a \`path\`, e.g. 'ask_slots[*].message'`)
     parseFieldPath(path)
     if (deliver !== undefined && deliver !== 'delta' && deliver !== 'complete')
       throw invalid(`\`deliver\` of field "${field}" is 'delta' or 'complete'`)

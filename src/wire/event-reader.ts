@@ -20,6 +20,8 @@ export const endOfEvents: WireEvent = { data: '' }
 
 /** How a body is cut into events. */
 export interface Framing {
+  /** For messages, e.g. `an event stream`. */
+  readonly name: string
   /** What a content type of it holds. */
   readonly contentType: string
   open(body: ReadableStream<Uint8Array>, limits: WireLimits | undefined): EventReader

@@ -49,6 +49,7 @@ export class JsonLineReader extends EventReader {
 }
 
 export const jsonLines: Framing = {
+  name: 'lines of JSON',
   // Also `application/json`, which some servers call their lines.
   contentType: 'json',
   open: (body, limits) => new JsonLineReader(body, limits),

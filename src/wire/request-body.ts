@@ -1,5 +1,5 @@
 import { UsageError } from '../errors.ts'
-import type { LLMWarning, OutputFormat, ProviderMetadata, ToolResultPart } from '../request.ts'
+import type { LLMRequest, LLMWarning, Message, OutputFormat, ProviderMetadata, ToolResultPart } from '../request.ts'
 import type { Json } from './event-mapper.ts'
 
 // What the bodies of requests are made of, whoever they go to.
@@ -24,6 +24,30 @@ export function toJsonText(value: unknown, what: string): string {
 /** A tool's result as text. */
 export function toResultText({ output, toolCallId }: ToolResultPart): string {
   return typeof output === 'string' ? output : toJsonText(output, `The output of tool call "${toolCallId}"`)
+}
+
+type Setting = 'maxTokens' | 'temperature' | 'topP' | 'stop'
+
+/** The settings of a request that it has, under a service's own names. */
+export function toSettings(request: LLMRequest, names: Readonly<Partial<Record<Setting, string>>>): Json {
+  const settings: Json = {}
+  for (const [setting, name] of Object.entries(names) as [Setting, string][]) {
+    const value = request[setting]
+    if (value !== undefined && !(Array.isArray(value) && value.length === 0)) settings[name] = value
+  }
+  return settings
+}
+
+/** A conversation for services that take instructions before it: its leading system messages, after `system`, are such. */
+export function splitInstructions({ system, messages }: LLMRequest): {
+  readonly instructions: string[]
+  readonly conversation: readonly Message[]
+} {
+  const leading = messages.findIndex(({ role }) => role !== 'system')
+  const end = leading < 0 ? messages.length : leading
+  const instructions = messages.slice(0, end).map(({ content }) => content as string)
+  if (system !== undefined) instructions.unshift(system)
+  return { instructions, conversation: messages.slice(end) }
 }
 
 /** Asks for an output in words, where the service cannot be given its schema otherwise. */

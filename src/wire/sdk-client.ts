@@ -67,14 +67,35 @@ export function clientOf<Client, Options extends Connection<Client>>(
   return () => Promise.resolve(client)
 }
 
-/** The SDK's module, loaded when first needed. `install` is what is to be installed where it is missing. */
+/** The key for a client made here. `needsNone`: a gateway, or a `fetch` of one's own, may need none. */
+export function requireApiKey(
+  caller: string,
+  service: string,
+  variable: string,
+  key: string | undefined,
+  needsNone: boolean,
+): string {
+  if (key) return key
+  // SDKs insist on one, and left to themselves look for it elsewhere.
+  if (needsNone) return 'none'
+  throw new UsageError(
+    'invalid_argument',
+    `No API key for ${service}: set ${variable}, or pass \`apiKey\` or \`client\` to ${caller}().`,
+  )
+}
+
+/** The SDK's module, loaded when first needed. `install` is what npm is to install where it is missing. */
 export async function loadSdk<Module>(caller: string, install: string, load: () => Promise<Module>): Promise<Module> {
   try {
     return await load()
   } catch (cause) {
+    const { code } = (cause ?? {}) as { code?: unknown }
+    const isMissing = code === 'ERR_MODULE_NOT_FOUND' || code === 'MODULE_NOT_FOUND'
     throw new UsageError(
       'missing_dependency',
-      `${caller}() needs the official SDK: npm install ${install}, or pass \`client\`.`,
+      isMissing
+        ? `${caller}() needs the official SDK: \`npm install ${install}\`, or pass \`client\`.`
+        : `${caller}() found the official SDK, but it fails to load: see \`cause\`. Try \`npm install ${install}\`, or pass \`client\`.`,
       { cause },
     )
   }

@@ -186,7 +186,7 @@ async function eventBody(
   body.cancel().catch(() => undefined)
   throw new StreamError(
     'unexpected_content_type',
-    `${provider} answered with ${contentType.split(';')[0] ?? ''} where an event stream was due. Check the base URL, and any gateway in between.`,
+    `${provider} answered with ${contentType.split(';')[0] ?? ''} in place of ${framing.name}. Check the base URL, and any gateway in between.`,
     facts,
   )
 }

@@ -100,6 +100,7 @@ export class ServerSentEventReader extends EventReader {
 }
 
 export const serverSentEvents: Framing = {
+  name: 'an event stream',
   contentType: 'text/event-stream',
   open: (body, limits) => new ServerSentEventReader(body, limits),
 }

@@ -48,7 +48,11 @@ export function toStrictSchema(
   rules: StrictRules,
 ): { readonly schema: JsonSchema; readonly problems: readonly StrictProblem[] } {
   const problems: StrictProblem[] = []
-  const block = (path: string, reason: string): void => void problems.push({ path, reason, isBlocking: true })
+  // The first of each place: others only follow from it.
+  const block = (path: string, reason: string): void => {
+    if (!problems.some((known) => known.isBlocking && known.path === path))
+      problems.push({ path, reason, isBlocking: true })
+  }
   if (schema['anyOf'] !== undefined || schema['oneOf'] !== undefined) block('', 'the root is a union')
   if (!rules.takesRecursion && isRecursive(schema, schema)) block('', 'it refers to itself')
   const strict = convert(schema, '')
@@ -93,7 +97,8 @@ export function toStrictSchema(
           )
           break
         case 'additionalProperties':
-          if (value !== false) block(path, 'an object is open to other properties')
+          if (value !== false)
+            block(path, 'an object is open to other properties: list them, or use a list of { key, value }')
           break
         default:
           if (structural.has(keyword)) block(path, `it uses \`${keyword}\``)
@@ -165,9 +170,7 @@ export function strictSchemaFor(
       .map(({ path, reason }) => (path === '' ? reason : `${reason} (${path})`))
     const message = `${provider} cannot hold the model to ${isBlocked ? 'the schema' : 'all of the schema'}: ${places.slice(0, 8).join('; ')}.`
     if (strict) {
-      throw new UsageError('unsupported', `${message} Change the schema, or leave out \`strict: true\`.`, {
-        phase: 'request',
-      })
+      throw new UsageError('unsupported', `${message} Change the schema, or leave out \`strict: true\`.`)
     }
     warnings.push({ code: 'unsupported', message })
   }

@@ -42,10 +42,12 @@ const statusCodes: Partial<Record<number, ErrorCode>> = {
 }
 
 /** Reasons that a status hides: an account without credit is not a matter of waiting. */
-const reasonCodes: Partial<Record<string, ErrorCode>> = {
-  insufficient_quota: 'quota_exhausted',
-  billing_hard_limit_reached: 'quota_exhausted',
-}
+const reasonCodes: ReadonlyMap<unknown, ErrorCode> = new Map(
+  Object.entries({
+    insufficient_quota: 'quota_exhausted',
+    billing_hard_limit_reached: 'quota_exhausted',
+  } as const),
+)
 
 const hints: Partial<Record<ErrorCode, string>> = {
   authentication: 'Check the API key.',
@@ -68,17 +70,22 @@ const reasonHints: readonly (readonly [RegExp, string])[] = [
 
 const retryableCodes = new Set<ErrorCode>(['request_timeout', 'conflict', 'rate_limited', 'server_error', 'overloaded'])
 
+/** How much of an explanation is searched for a reason. */
+const maxSearched = 1000
+
 /** The error for an HTTP status. The provider's words go to `providerMessage`, since they may quote the prompt. */
 export function toHttpError(failure: HttpFailure): HttpError {
   const { provider, status, providerCode, providerMessage, headers, requestId, inStream } = failure
   const code =
     failure.code ??
-    reasonCodes[providerCode ?? ''] ??
+    reasonCodes.get(providerCode) ??
     statusCodes[status] ??
     (status >= 500 ? 'server_error' : 'http_error')
   const what = inStream ? `${provider} reported an error in its stream` : `${provider} answered with an error`
+  // Not all of it: searching takes longer than it is long, and the reason is named first.
+  const words = providerMessage?.slice(0, maxSearched) ?? ''
   const isRefusal = status === 400 || status === 404 || status === 422
-  const reason = isRefusal ? reasonHints.find(([pattern]) => pattern.test(providerMessage ?? '')) : undefined
+  const reason = isRefusal ? reasonHints.find(([pattern]) => pattern.test(words)) : undefined
   const hint = reason?.[1] ?? hints[code]
   const where = providerMessage === undefined ? '' : ' Its explanation is in `providerMessage`.'
   const shouldRetry = headers?.get('x-should-retry')
@@ -173,7 +180,7 @@ export function toTransportError(
     return new UsageError(
       'invalid_argument',
       'A header of the request holds characters that HTTP does not allow. Check the API key and `headers`.',
-      { phase: 'request', provider },
+      { provider },
     )
   }
   return toConnectionError(error, provider, kind.includes('Connection') || error instanceof TypeError)
@@ -185,9 +192,13 @@ function firstString(...candidates: unknown[]): string | undefined {
 
 /** The human sentence in an error body `{ error: { message } }` or `{ message }`. */
 export function messageIn(body: unknown): string | undefined {
-  if (typeof body !== 'object' || body === null) return undefined
-  const { message, error } = body as { message?: unknown; error?: unknown }
-  return typeof message === 'string' ? message : messageIn(error)
+  // Not by recursion: how deep it goes is the sender's choice.
+  while (typeof body === 'object' && body !== null) {
+    const { message, error } = body as { message?: unknown; error?: unknown }
+    if (typeof message === 'string') return message
+    body = error
+  }
+  return undefined
 }
 
 /** The `error` of a body that is JSON, or of the first object in its list; `undefined` where it has none. */

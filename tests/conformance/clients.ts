@@ -87,7 +87,7 @@ export function describeClients(subject: Subject): void {
       })
       const { error } = await failureOf(over(subject, simulated(subject)))
       expect(error).toMatchObject({ name: 'UsageError', code: 'missing_dependency', retryable: false })
-      expect(error.message).toContain(`npm install ${sdk.install}`)
+      expect(error.message).toContain(`\`npm install ${sdk.install}\``)
     })
   })
 

@@ -110,7 +110,7 @@ export interface Wire {
 export interface Sdk {
   /** What is imported. */
   readonly module: string
-  /** What is to be installed. */
+  /** What npm is to install. */
   readonly install: string
   /** An instance that tries again by itself, if it can. */
   create(options: { readonly fetch: typeof globalThis.fetch }): object

@@ -235,7 +235,7 @@ export const anthropicSubject: Subject = {
     })),
   sdk: {
     module: '@anthropic-ai/sdk',
-    install: '@anthropic-ai/sdk',
+    install: '@anthropic-ai/sdk@1',
     create: ({ fetch }): AnthropicClient => new Anthropic({ apiKey: key, fetch, maxRetries: 5 }),
     fake: (create) => ({ messages: { create } }),
     called: [

@@ -280,7 +280,7 @@ export const geminiSubject: Subject = {
     ),
   sdk: {
     module: '@google/genai',
-    install: '@google/genai',
+    install: '@google/genai@3',
     create: ({ fetch }) => {
       const retryOptions = { attempts: 5, initialDelay: 0.001 }
       return new GoogleGenAI({ apiKey: key, vertexai: false, httpOptions: { fetch, retryOptions } })

@@ -204,7 +204,7 @@ export const ollamaSubject: Subject = {
   sdk: {
     // The SDK's other entry can read files.
     module: 'ollama/browser',
-    install: 'ollama',
+    install: 'ollama@0.6',
     create: ({ fetch }) => new Ollama({ fetch }),
     fake: (chat) => ({ chat }),
     called: [{ model: 'model-a', stream: true }],

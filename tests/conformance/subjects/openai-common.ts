@@ -63,7 +63,7 @@ export function reportedErrors(words: string, shapesOfOne: (error: Json) => stri
 
 export const openaiSdk: Pick<Sdk, 'module' | 'install' | 'create' | 'called' | 'throws'> = {
   module: 'openai',
-  install: 'openai',
+  install: 'openai@7',
   create: ({ fetch }) => new OpenAI({ apiKey: key, fetch, maxRetries: 5 }),
   called: [
     { model: 'model-a', stream: true },
