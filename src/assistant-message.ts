@@ -14,6 +14,7 @@ type Part =
 /** Puts an answer together, part by part in the order the parts began, in the form that continues the conversation. */
 export class AssistantMessageBuilder {
   readonly #parts: Part[] = []
+  readonly #calls = new Map<string, Extract<Part, { type: 'tool-call' }>>()
   /** The text or reasoning being written. */
   #open: Extract<Part, { text: string }> | undefined
 
@@ -37,13 +38,17 @@ export class AssistantMessageBuilder {
         if (event.metadata) this.#openPart(event.kind).metadata = event.metadata
         if (this.#open?.type === event.kind) this.#open = undefined
         return
-      case 'tool-input-start':
+      case 'tool-input-start': {
+        const { toolCallId, toolName } = event
+        const call = { type: 'tool-call', toolCallId, toolName } as const
         this.#open = undefined
-        this.#parts.push({ type: 'tool-call', toolCallId: event.toolCallId, toolName: event.toolName })
+        this.#parts.push(call)
+        this.#calls.set(toolCallId, call)
         return
+      }
       case 'tool-input-end': {
-        const call = this.#parts.find((part) => part.type === 'tool-call' && part.toolCallId === event.toolCallId)
-        if (call?.type === 'tool-call') call.metadata = event.metadata
+        const call = this.#calls.get(event.toolCallId)
+        if (call) call.metadata = event.metadata
         return
       }
       case 'part':

@@ -24,6 +24,7 @@ export type ErrorCode =
   | 'server_error'
   | 'overloaded'
   | 'http_error'
+  | 'streaming_unsupported'
   // StreamError
   | 'stream_truncated'
   | 'stream_protocol'
@@ -170,6 +171,15 @@ export function describeError<E extends LLMError>(
     attempts?: readonly AttemptFailure[] | undefined
   },
 ): E {
+  if (facts.usage && error.usage === undefined) {
+    // Whatever a service put beside its numbers is not for logs.
+    const { raw, ...usage } = facts.usage
+    Object.defineProperty(error, 'usage', {
+      value: Object.defineProperty(usage, 'raw', { value: raw }),
+      enumerable: true,
+      configurable: true,
+    })
+  }
   for (const name of [
     'phase',
     'provider',
@@ -182,7 +192,6 @@ export function describeError<E extends LLMError>(
     'toolName',
     'toolCallId',
     'position',
-    'usage',
   ] as const) {
     const value = facts[name]
     if (value !== undefined && error[name] === undefined) {

@@ -46,6 +46,7 @@ export type { ScannerLimits } from './tool-stream/argument-scanner.ts'
 export type { PartialToolCall, Snapshot } from './snapshot.ts'
 export { xmlTools } from './tool-input/xml-tools.ts'
 
+export { nonStreaming } from './attempts/non-streaming.ts'
 export { fallback } from './attempts/fallback.ts'
 export type { FallbackOptions } from './attempts/fallback.ts'
 export { retry } from './attempts/retry.ts'

@@ -1,6 +1,6 @@
 import type { LLMError } from './errors.ts'
 import type { StreamEvent, ToolInputChannel } from './events.ts'
-import type { LLMRequest } from './request.ts'
+import type { LLMRequest, LLMWarning } from './request.ts'
 
 /** Limits of time for one attempt, in milliseconds; `false` is none. Time in which nobody asks for more does not count. */
 export interface AttemptTimeouts {
@@ -35,6 +35,8 @@ export interface ProviderContext {
   readonly attempt: number
   /** Limits of each attempt, where they are not the default. */
   readonly timeouts?: AttemptTimeouts | undefined
+  /** Whether answers are to be streamed. Default true; else providers are asked to `generate`. */
+  readonly streaming?: boolean | undefined
   /** Limits of the whole run. */
   readonly deadline?: Deadline | undefined
   /** Whether reasoning is shown to anybody: where it is not, an attempt that only thought can be repeated unseen. */
@@ -81,6 +83,14 @@ export interface Provider {
    * where the connection ends without the protocol's terminal evidence.
    */
   stream(request: LLMRequest, context: ProviderContext): StreamEvents
+  /** The same answer in one piece, without streaming; the same events. Asked where the service refuses to stream. */
+  generate?(request: LLMRequest, context: ProviderContext): StreamEvents
+}
+
+/** Said of an answer that was asked for as a stream. */
+export const notStreamed: LLMWarning = {
+  code: 'not-streamed',
+  message: 'The answer came in one piece: the service, or a gateway before it, does not stream it.',
 }
 
 /** Wraps a generator of batches as `StreamEvents`. */

@@ -82,10 +82,11 @@ export type Reasoning = { readonly effort: 'low' | 'medium' | 'high' } | { reado
 /** Something that did not stop the request, but that its author should know. */
 export interface LLMWarning {
   /**
-   * `'unsupported'`: the provider has no means to do all that an option asks, and does less. `'data-after-end'`: the service
-   * went on after it had said that the answer was complete, which was ignored.
+   * `'unsupported'`: the provider has no means to do all that an option asks, and does less. `'not-streamed'`: the answer was
+   * asked for as a stream, and came in one piece. `'data-after-end'`: the service went on after it had said that the answer was
+   * complete, which was ignored.
    */
-  readonly code: 'data-after-end' | 'dropped-content' | 'unsupported'
+  readonly code: 'data-after-end' | 'dropped-content' | 'not-streamed' | 'unsupported'
   readonly message: string
 }
 

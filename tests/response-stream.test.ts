@@ -1068,7 +1068,7 @@ describe('an answer that is not whole', () => {
       { a: 'bc', d: [1] },
       { tool: 'answer', deltaChars: 5 },
     )({
-      body: {},
+      body: { stream: true },
       url: '',
       method: 'POST',
       headers: new Headers(),
@@ -1875,7 +1875,7 @@ describe('over a real connection', () => {
       url: '',
       method: 'POST',
       headers: new Headers(),
-      body: {},
+      body: { stream: true },
     })
     let end = 0
     return reads!.map((length) => (body as string).slice(end, (end += length)))

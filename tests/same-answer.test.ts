@@ -3,6 +3,7 @@ import {
   isLLMError,
   type LLMError,
   type Message,
+  nonStreaming,
   type Provider,
   type ResponseEvent,
   StreamingLLMClient,
@@ -188,7 +189,7 @@ describe('the same answer is the same on every provider and through every channe
         fields,
       })
       const { events, error } = await collect(stream)
-      const code = events.length > 0 ? 'stream_truncated' : 'empty_response'
+      const code = 'stream_truncated'
       expect(error, String(share)).toMatchObject({ name: 'StreamError', code, retryable: true })
       expect(kindsOf(events)).not.toContain('tool-call')
       // What was shown stays true.
@@ -278,5 +279,116 @@ describe('a forced tool goes through the channel that streams', () => {
       expect(events.find(({ type }) => type === 'start')).toMatchObject({ toolInput: 'xml' })
       expect((await stream.final()).toolCalls).toMatchObject([{ input: scripted }])
     }
+  })
+})
+
+describe('an answer in one piece is the same as its stream', () => {
+  const run = async (
+    [, name, channel, create]: (typeof ways)[number],
+    payload: Parameters<typeof simulate>[0],
+    options: SimulateOptions,
+    request: object,
+    isWhole: boolean,
+  ) => {
+    const fetch = replayFetch(simulate(payload, { provider: name, ...options }))
+    const provider = create(fetch)
+    const client = new StreamingLLMClient({ provider: isWhole ? nonStreaming(provider) : provider })
+    const stream = client.stream({ messages: [question], toolInput: channel, fields, ...request })
+    const { events, error } = await collect(stream)
+    const { metrics: _, ...response } = (await stream.final().catch(() => undefined)) ?? {}
+    const { code, finishReason } = {
+      code: error?.code,
+      finishReason: (error as { finishReason?: string })?.finishReason,
+    }
+    const told = [fieldsOf(events), [...kindsOf(events)].sort()]
+    return {
+      told,
+      response: error ? undefined : response,
+      error: { code, finishReason },
+      events,
+      requests: fetch.requests,
+      raw: error,
+    }
+  }
+
+  /** Runs it both ways; what is streamed serves as the reference. */
+  const runBoth = async (
+    way: (typeof ways)[number],
+    payload: Parameters<typeof simulate>[0],
+    options: SimulateOptions = {},
+    request: object = { tools: [classify], toolChoice: classify },
+  ) => {
+    const streamed = await run(way, payload, options, request, false)
+    const whole = await run(way, payload, options, request, true)
+    expect(whole.raw?.message).toBe(streamed.raw?.message)
+    expect([whole.told, whole.response, whole.error]).toEqual([streamed.told, streamed.response, streamed.error])
+    expect(whole.requests).toHaveLength(1)
+    expect(JSON.stringify(whole.response ?? {})).not.toContain('not-streamed')
+    const [{ url, body }] = whole.requests as unknown as [{ url: string; body: { stream?: boolean } }]
+    expect(way[1] === 'gemini' ? url.includes(':generateContent') : body.stream === false).toBe(true)
+    return whole
+  }
+
+  test.each(ways.map((way) => [way[0], way] as const))('%s', async (_, way) => {
+    const xml: SimulateOptions = way[2] === 'xml' ? { toolInput: 'xml' } : {}
+    const called = await runBoth(way, scripted, {
+      tool: classify,
+      text: way[2] === 'json' ? undefined : 'Let me see.',
+      ...xml,
+    })
+    expect(called.response).toMatchObject({
+      finishReason: 'tool-calls',
+      toolCalls: [{ input: scripted }],
+    })
+    const thought = await runBoth(way, 'Guests decide. 🎉', { reasoning: 'Hm.\n\nWell.' }, {})
+    expect(thought.response).toMatchObject({
+      text: 'Guests decide. 🎉',
+      reasoning: 'Hm.\n\nWell.',
+      finishReason: 'stop',
+    })
+    const cut = await runBoth(way, scripted, { tool: classify, finishReason: 'length', ...xml })
+    expect(cut.error.code).toBe('output_truncated')
+    if (way[1] === 'ollama') return
+    const refused = await runBoth(way, 'No.', { finishReason: 'refusal' }, {})
+    expect(refused.error.code).toMatch(/refused|content_filtered/)
+    const filtered = await runBoth(way, 'No', { finishReason: 'content-filter' }, {})
+    expect(filtered.error.code).toMatch(/refused|content_filtered/)
+  })
+
+  const natively = ways.filter(([, , channel]) => channel === 'native')
+
+  test.each(natively.map((way) => [way[0].replace(', native', ''), way] as const))('%s: output', async (_, way) => {
+    const { response } = await runBoth(way, scripted, {}, { output: schema })
+    expect(response).toMatchObject({ output: scripted, finishReason: 'stop' })
+    const cut = await runBoth(way, scripted, { finishReason: 'length' }, { output: schema })
+    expect(cut.error.code).toBe('output_truncated')
+  })
+
+  test('whatever the answer is', async () => {
+    const text = fc.string({ unit: 'grapheme', maxLength: 20 })
+    const payload = fc.record({
+      reasoning: text,
+      route: fc.constantFrom('product', 'general'),
+      ask_slots: fc.array(fc.record({ slot: text, message: text, options: fc.array(text, { maxLength: 2 }) }), {
+        maxLength: 2,
+      }),
+      price: fc.integer(),
+      sure: fc.boolean(),
+    })
+    const call = payload.map((input) => ({ tool: 'classify_and_assess', input }))
+    const options = fc.record({
+      text: fc.option(
+        text.filter((said) => said.trim() === said && !said.includes('<')),
+        { nil: undefined },
+      ),
+      reasoning: text,
+      deltaChars: fc.integer({ min: 1, max: 9 }),
+    })
+    await fc.assert(
+      fc.asyncProperty(fc.array(call, { minLength: 1, maxLength: 2 }), options, async (calls, said) => {
+        for (const way of natively) await runBoth(way, calls, said, { tools: [classify] })
+      }),
+      { numRuns: 20 },
+    )
   })
 })

@@ -153,7 +153,7 @@ const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms))
 
 describe('recordFetch keeps what replayFetch gives back', () => {
   const answer = simulate({ message: 'Gäste 🎉' }, { tool: 'ask', deltaChars: 3 })
-  const { body } = answer({ url, method: 'POST', headers: new Headers(), body: {} }) as { body: string }
+  const { body } = answer({ url, method: 'POST', headers: new Headers(), body: { stream: true } }) as { body: string }
   const bytes = Buffer.from(body)
 
   /** Sends the bytes in thirds, one of which ends inside a character. */

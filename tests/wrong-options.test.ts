@@ -206,7 +206,7 @@ test('a stream that breaks inside arguments says where', async () => {
     simulate(
       { message: 'Hello there' },
       { tool: 't', deltaChars: 4 },
-    )({ url: '', method: 'POST', headers: new Headers(), body: {} }),
+    )({ url: '', method: 'POST', headers: new Headers(), body: { stream: true } }),
   ]
   const body = (whole.body as string).slice(0, (whole.body as string).indexOf('event: content_block_stop'))
   const stream = new StreamingLLMClient({ provider: anthropic({ model: 'x', fetch: replayFetch(body) }) }).stream({

@@ -1,5 +1,5 @@
 import { isLLMError } from 'fieldstream'
-import type { EventReader, Framing } from '../../src/wire/event-reader.ts'
+import { endOfEvents, type EventReader, type Framing } from '../../src/wire/event-reader.ts'
 import { jsonLines } from '../../src/wire/json-lines.ts'
 import { serverSentEvents } from '../../src/wire/server-sent-events.ts'
 import { parses, seededRandom } from '../../tests/json-corpus.ts'
@@ -16,13 +16,15 @@ async function readAll(reader: EventReader): Promise<Read> {
   const events: string[] = []
   try {
     for (let read; (read = await reader.read());) {
-      if (read.length === 0) throw new Error('a read brings no event')
-      events.push(...read.map(({ data }) => data))
+      const end = read.indexOf(endOfEvents)
+      events.push(...read.slice(0, end < 0 ? read.length : end).map(({ data }) => data))
+      if (end >= 0) break
     }
     return { events, error: undefined }
   } catch (error) {
     if (!isLLMError(error)) throw error
-    return { events, error: error.code }
+    // A body that ends inside an event has no event there.
+    return { events, error: error.code === 'stream_truncated' ? undefined : error.code }
   }
 }
 

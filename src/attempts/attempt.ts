@@ -1,7 +1,23 @@
-import { AbortedError, asLLMError, describeError, type LLMError, LLMTimeoutError } from '../errors.ts'
+import {
+  AbortedError,
+  asLLMError,
+  describeError,
+  isLLMError,
+  type LLMError,
+  LLMTimeoutError,
+  UsageError,
+} from '../errors.ts'
 import type { StreamEvent } from '../events.ts'
 import type { StreamFunction } from '../middleware.ts'
-import { type AttemptTimeouts, type Provider, type ProviderContext, type StreamEvents, toBatches } from '../provider.ts'
+import {
+  type AttemptTimeouts,
+  notStreamed,
+  type Provider,
+  type ProviderContext,
+  type StreamEvents,
+  toBatches,
+} from '../provider.ts'
+import type { LLMRequest } from '../request.ts'
 import { withToolInput } from '../tool-input/with-tool-input.ts'
 
 type Batches = AsyncIterator<readonly StreamEvent[], unknown, undefined>
@@ -10,15 +26,18 @@ type Pending = PromiseWithResolvers<IteratorResult<readonly StreamEvent[], undef
 
 const defaults = { firstByte: 60_000, firstOutput: 120_000, idle: 60_000, progress: 120_000 } as const
 
+/** Those that were found to refuse streaming. */
+const unstreaming = new WeakSet<Provider>()
+
 /**
  * One attempt at a provider: tools called through the channel that the request needs, limits of time kept, and the target named
- * in `start` and in every error. A provider made of others does this for each of them itself.
+ * in `start` and in every error. Where the service refuses to stream, the same attempt is answered in one piece. A provider made
+ * of others does this for each of them itself.
  */
 export function attemptOf(provider: Provider): StreamFunction {
-  const stream: StreamFunction = (request, context) => provider.stream(request, context)
-  if (provider.members) return stream
+  if (provider.members) return (request, context) => provider.stream(request, context)
   return withToolInput(provider, (request, context) => {
-    const batches = (): Batches => new Attempt(provider, context, (signal) => stream(request, { ...context, signal }))
+    const batches = (): Batches => new Attempt(provider, request, context)
     return { batches, [Symbol.asyncIterator]: () => singly(batches()) }
   })
 }
@@ -55,14 +74,16 @@ const lateMs = 1000
  */
 class Attempt implements Batches {
   readonly #provider: Provider
+  readonly #request: LLMRequest
   readonly #context: ProviderContext
-  readonly #open: (signal: AbortSignal) => StreamEvents
   readonly #timeouts: AttemptTimeouts
   readonly #controller = new AbortController()
   #source: Batches | undefined
   #pending: Pending | undefined
   #stage: Stage = 'sent'
   #hasStarted = false
+  /** Whether the answer is to come in one piece, and thus late. */
+  #isWhole: boolean
 
   /** Milliseconds spent in waiting, without the wait under way; and what they were at the last byte and piece of the answer. */
   #waited = 0
@@ -72,10 +93,11 @@ class Attempt implements Batches {
   #timer: ReturnType<typeof setTimeout> | undefined
   #timerDue = 0
 
-  constructor(provider: Provider, context: ProviderContext, open: (signal: AbortSignal) => StreamEvents) {
+  constructor(provider: Provider, request: LLMRequest, context: ProviderContext) {
     this.#provider = provider
+    this.#request = request
     this.#context = context
-    this.#open = open
+    this.#isWhole = context.streaming === false || unstreaming.has(provider)
     this.#timeouts = { ...defaults, ...provider.timeouts, ...context.timeouts }
   }
 
@@ -109,7 +131,29 @@ class Attempt implements Batches {
     const { signal } = this.#context
     if (signal.aborted) this.#onAbort()
     else signal.addEventListener('abort', this.#onAbort)
-    return toBatches(this.#open(this.#controller.signal))
+    return toBatches(this.#ask())
+  }
+
+  #ask(): StreamEvents {
+    const context = { ...this.#context, signal: this.#controller.signal }
+    if (!this.#isWhole) return this.#provider.stream(this.#request, context)
+    if (this.#provider.generate) return this.#provider.generate(this.#request, context)
+    throw new UsageError(
+      'unsupported',
+      `${this.#provider.name} has no \`generate\`, so it cannot answer in one piece.`,
+      { phase: 'request' },
+    )
+  }
+
+  /** Asks once more, for the same answer in one piece, where the service refuses nothing but to stream it. */
+  #asksAgain(error: unknown): boolean {
+    const isRefused = isLLMError(error) && error.code === 'streaming_unsupported'
+    if (!isRefused || this.#isWhole || this.#hasStarted || !this.#provider.generate) return false
+    this.#isWhole = true
+    this.#source = toBatches(this.#ask())
+    this.#disarm()
+    this.#read()
+    return true
   }
 
   /** A provider that does not heed its signal must not hold up whoever reads. */
@@ -146,6 +190,7 @@ class Attempt implements Batches {
   }
 
   readonly #onError = (error: unknown): void => {
+    if (this.#asksAgain(error)) return
     this.#settle()?.reject(this.#described(asLLMError(error, this.#stage === 'sent' ? 'connect' : 'stream')))
     this.#end()
   }
@@ -174,7 +219,11 @@ class Attempt implements Batches {
     return batch.map((event) => {
       if (event.type !== 'start') return event
       this.#hasStarted = true
-      return { ...event, attempt: this.#context.attempt }
+      const { attempt, streaming } = this.#context
+      if (!this.#isWhole || streaming === false) return { ...event, attempt }
+      // Not before it is known that this helps.
+      unstreaming.add(this.#provider)
+      return { ...event, attempt, warnings: [...(event.warnings ?? []), notStreamed] }
     })
   }
 
@@ -224,6 +273,8 @@ class Attempt implements Batches {
     return limitsOf[this.#stage]
       .flatMap((limit) => {
         const most = this.#timeouts[limit]
+        // It all comes at once, after as long as the model takes to write it.
+        if (this.#isWhole && limit !== 'idle') return []
         return typeof most === 'number' ? [{ limit, left: Math.ceil(since[limit] + most - waited) }] : []
       })
       .sort((a, b) => a.left - b.left)[0]

@@ -24,6 +24,7 @@ import {
   toOutputInstruction,
   toResultText,
   toSettings,
+  unstreamed,
 } from '../wire/request-body.ts'
 import { clientOf, environment, loadSdk, requireApiKey } from '../wire/sdk-client.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
@@ -102,18 +103,21 @@ export function anthropic(options: AnthropicOptions): Provider {
     throw new UsageError('invalid_argument', '`maxTokens` of anthropic() must be a positive whole number.')
   }
 
-  function stream(request: LLMRequest, { signal }: ProviderContext): StreamEvents {
+  function answer(request: LLMRequest, { signal }: ProviderContext, streaming: boolean): StreamEvents {
     return fromBatches(() => {
       const warnings: LLMWarning[] = []
       return readSdkStream({
         provider: providerName,
         signal,
         limits,
+        streaming,
+        warnings,
         requestIdHeader: 'request-id',
         toReportedError,
         send: async () => {
           const body = toRequestBody(request, options, warnings)
-          return { call: send(await clientFor(), body, { signal, maxRetries: 0, ...(headers && { headers }) }) }
+          const sent = streaming ? body : unstreamed(body)
+          return { call: send(await clientFor(), sent, { signal, maxRetries: 0, ...(headers && { headers }) }) }
         },
         createMapper: (requestId) => new AnthropicEventMapper({ model, raw: request.raw, requestId, warnings }),
       })
@@ -127,7 +131,8 @@ export function anthropic(options: AnthropicOptions): Provider {
       const isRefused = request.reasoning !== undefined || options.forcedTools === false
       return isRefused && canCallAsJson(request) ? 'json' : 'native'
     },
-    stream,
+    stream: (request, context) => answer(request, context, true),
+    generate: (request, context) => answer(request, context, false),
   }
 }
 
@@ -165,7 +170,7 @@ async function loadClient({ apiKey, baseURL, fetch }: AnthropicOptions): Promise
 /** Sends the request as `messages.create()` does, but for its warnings about models, which it prints to the console. */
 function send(client: AnthropicClient, body: Json, options: Json): PromiseLike<unknown> {
   return client.post
-    ? client.post('/v1/messages', { ...options, body, stream: true } as never)
+    ? client.post('/v1/messages', { ...options, body, stream: body['stream'] } as never)
     : client.messages.create(body as never, options as never)
 }
 
@@ -351,6 +356,9 @@ const errorStatuses: ReadonlyMap<unknown, number> = new Map(
   } as const),
 )
 
+/** What the model writes itself; other blocks are of the service's own tools. */
+const ownBlocks = new Set<unknown>(['text', 'thinking', 'tool_use'])
+
 /** An open content block. `json` is what `input_json_delta`s brought so far. */
 interface Block {
   readonly content: Json
@@ -399,6 +407,9 @@ class AnthropicEventMapper extends EventMapper {
       }
       case 'message_stop':
         this.#finish(out)
+        return
+      case 'message':
+        for (const part of eventsOf(event)) this.map(part, out)
         return
       case 'error':
         throw toReportedError(event['error'])
@@ -518,7 +529,7 @@ class AnthropicEventMapper extends EventMapper {
     for (const { content } of this.#blocks.values()) {
       // A token limit may cut a block that then never stops; nothing else may.
       if (finishReason !== 'length') throw protocolError(providerName, 'the answer ended inside a content block')
-      if (!['text', 'thinking', 'tool_use'].includes(content['type'] as string)) out.push(cutBlock)
+      if (!ownBlocks.has(content['type'])) out.push(cutBlock)
     }
     this.isFinished = true
     const usage = usageOf(this.#usage)
@@ -530,6 +541,26 @@ class AnthropicEventMapper extends EventMapper {
     for (const [name, value] of Object.entries((usage ?? {}) as Json)) if (value !== null) this.#usage[name] = value
     out.push({ type: 'usage', usage: usageOf(this.#usage) })
   }
+}
+
+/** The events that a whole message would have come in. */
+function* eventsOf({ content, stop_reason: reason, stop_details: details, ...message }: Json): Generator<Json> {
+  yield { type: 'message_start', message }
+  if (!Array.isArray(content)) throw protocolError(providerName, 'the content of a message is not a list')
+  for (const [index, item] of content.entries()) {
+    const block = toObject(providerName, item, 'a content block')
+    const isCall = block['type'] === 'tool_use'
+    yield { type: 'content_block_start', index, content_block: isCall ? { ...block, input: {} } : block }
+    if (isCall) {
+      const partial_json = JSON.stringify(block['input'] ?? {})
+      yield { type: 'content_block_delta', index, delta: { type: 'input_json_delta', partial_json } }
+    }
+    // A server tool's call that a token limit may have cut stays open, as it does in a stream.
+    const mayBeCut = finishReasons.get(reason) === 'length' && index === content.length - 1
+    if (!mayBeCut || ownBlocks.has(block['type'])) yield { type: 'content_block_stop', index }
+  }
+  yield { type: 'message_delta', delta: { stop_reason: reason, stop_details: details }, usage: message['usage'] }
+  yield { type: 'message_stop' }
 }
 
 /** Said of a server tool's call that a token limit cut: without its input it cannot be sent back. */

@@ -34,7 +34,10 @@ export type { WireLimits }
 
 /** Any client of the official SDK: `new GoogleGenAI({ … })`, for the Gemini API or Vertex AI. */
 export interface GeminiClient {
-  readonly models: { generateContentStream(parameters: never): PromiseLike<unknown> }
+  readonly models: {
+    generateContentStream(parameters: never): PromiseLike<unknown>
+    generateContent?(parameters: never): PromiseLike<unknown>
+  }
   readonly vertexai?: boolean | undefined
 }
 
@@ -109,19 +112,22 @@ export function gemini(options: GeminiOptions): Provider {
     throw new UsageError('invalid_argument', 'gemini() got `project` or `location`, which only Vertex AI has.')
   }
 
-  function stream(request: LLMRequest, { signal }: ProviderContext): StreamEvents {
+  function answer(request: LLMRequest, { signal }: ProviderContext, streaming: boolean): StreamEvents {
     return fromBatches(() => {
       const warnings: LLMWarning[] = []
       return readSdkStream({
         provider: providerName,
         signal,
         limits,
+        streaming,
+        warnings,
         requestIdHeader,
         toReportedError,
         send: async () => {
           const isVertex = client ? client.vertexai === true : usesVertex(options)
-          const parameters = toParameters(request, options, isVertex, warnings)
-          return send(await clientFor(), parameters, options, signal)
+          const asked = streaming ? options : { ...options, streamToolArguments: false }
+          const parameters = toParameters(request, asked, isVertex, warnings)
+          return send(await clientFor(), parameters, options, signal, streaming)
         },
         createMapper: (requestId) => new GeminiEventMapper({ model, raw: request.raw, requestId, warnings }),
       })
@@ -135,7 +141,8 @@ export function gemini(options: GeminiOptions): Provider {
       const isVertex = client ? client.vertexai === true : usesVertex(options)
       return !streamsArguments(options, isVertex) && canCallAsJson(request) ? 'json' : 'native'
     },
-    stream,
+    stream: (request, context) => answer(request, context, true),
+    generate: (request, context) => answer(request, context, false),
   }
 }
 
@@ -204,12 +211,16 @@ async function send(
   { model, contents, config }: Parameters,
   options: GeminiOptions,
   signal: AbortSignal,
+  streaming: boolean,
 ): Promise<{ call: PromiseLike<unknown> }> {
   const { apiClient } = client as { apiClient?: ApiClient }
   const baseFetch = options.client
     ? (apiClient?.getFetch?.bind(apiClient)() ?? globalThis.fetch)
     : guardedFetch(options.fetch)
   const { headers: ownHeaders, retryOptions: _, ...httpOptions } = (config['httpOptions'] ?? {}) as Json
+  const method = streaming ? 'generateContentStream' : 'generateContent'
+  if (!client.models[method])
+    throw new UsageError('unsupported', `The \`client\` of gemini() has no \`models.${method}()\`.`)
   let hasSent = false
   const answer: { response?: Response } = {}
   const fetch: typeof globalThis.fetch = async (input, init) => {
@@ -218,12 +229,13 @@ async function send(
     // Asked by the SDK, which would keep neither headers nor anything but a message that may quote the prompt.
     if (!response.ok) throw await toStatusError(response)
     answer.response = response
-    return response
+    // Where it does not stream, the SDK reads the response before it returns.
+    return streaming ? response : new Response('{}', { headers: { 'content-type': 'application/json' } })
   }
-  let chunks: unknown
+  let given: unknown
   signal.throwIfAborted()
   try {
-    chunks = await client.models.generateContentStream({
+    given = await client.models[method]({
       model,
       contents,
       config: {
@@ -253,11 +265,8 @@ async function send(
     throw toApiError(error, false)
   }
   const { response } = answer
-  return {
-    call: response
-      ? Object.assign(Promise.resolve(chunks), { asResponse: () => Promise.resolve(response) })
-      : Promise.resolve(restated(chunks as AsyncIterable<unknown>)),
-  }
+  if (response) return { call: Object.assign(Promise.resolve(given), { asResponse: () => Promise.resolve(response) }) }
+  return { call: Promise.resolve(streaming ? restated(given as AsyncIterable<unknown>) : given) }
 }
 
 /** The same chunks; an error that the service reported is given in full. */

@@ -1,6 +1,6 @@
 import { type LLMError, UsageError } from '../errors.ts'
 import type { FinishReason, StreamEvent, Usage } from '../events.ts'
-import { fromBatches, type Provider, type ProviderContext, type StreamEvents } from '../provider.ts'
+import { fromBatches, notStreamed, type Provider, type ProviderContext, type StreamEvents } from '../provider.ts'
 import {
   type AssistantMessage,
   canCallAsJson,
@@ -24,6 +24,7 @@ import {
   toOutputInstruction,
   toResultText,
   toSettings,
+  unstreamed,
 } from '../wire/request-body.ts'
 import { clientOf, environment, loadSdk, requireApiKey } from '../wire/sdk-client.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
@@ -98,7 +99,7 @@ export function ollama(options: OllamaOptions): Provider {
   })
   const { model, limits } = options
 
-  function stream(request: LLMRequest, { signal }: ProviderContext): StreamEvents {
+  function answer(request: LLMRequest, { signal }: ProviderContext, streaming: boolean): StreamEvents {
     return fromBatches(() => {
       const warnings: LLMWarning[] = []
       let tag: ThinkTag = options.thinkTag ?? 'opened'
@@ -106,15 +107,23 @@ export function ollama(options: OllamaOptions): Provider {
         provider: providerName,
         signal,
         limits,
+        streaming,
+        warnings,
         framing: jsonLines,
         requestIdHeader: 'x-request-id',
         toReportedError,
         send: async () => {
           const body = toRequestBody(request, options, warnings)
           if (body['think'] === true) tag = options.thinkTag ?? 'either'
-          return send(await clientFor(), body, signal, options)
+          return send(await clientFor(), streaming ? body : unstreamed(body), signal, options)
         },
-        createMapper: (requestId) => new OllamaEventMapper(tag, { model, raw: request.raw, requestId, warnings }),
+        createMapper: (requestId) =>
+          new OllamaEventMapper(tag, streaming && !warnings.includes(notStreamed), {
+            model,
+            raw: request.raw,
+            requestId,
+            warnings,
+          }),
       })
     })
   }
@@ -126,7 +135,8 @@ export function ollama(options: OllamaOptions): Provider {
     timeouts: { firstByte: 600_000, firstOutput: 600_000 },
     // Its own calls come in one piece, and cannot be forced.
     toolInput: (request) => (canCallAsJson(request) ? 'json' : 'native'),
-    stream,
+    stream: (request, context) => answer(request, context, true),
+    generate: (request, context) => answer(request, context, false),
   }
 }
 
@@ -144,7 +154,7 @@ export function toStreamEvents(
   return mapSdkStream(Object.assign(events, { controller: (stream as SdkIterator).abortController }), {
     provider: providerName,
     toReportedError,
-    createMapper: () => new OllamaEventMapper(options.thinkTag ?? 'opened', { model: '' }),
+    createMapper: () => new OllamaEventMapper(options.thinkTag ?? 'opened', true, { model: '' }),
   })
 }
 
@@ -209,17 +219,20 @@ async function send(
   // One of its own for each request, since the SDK's only means to abort a request aborts all of its instance.
   const derived =
     typeof fetch === 'function' ? (Object.create(client, { fetch: { value: take } }) as SdkClient) : client
-  let stream: unknown
+  let answer: unknown
   signal.throwIfAborted()
   const aborted = abortOf(signal)
   try {
-    stream = await Promise.race([derived.chat(body as never), aborted.promise])
+    answer = await Promise.race([derived.chat(body as never), aborted.promise])
   } catch (error) {
     if (!response) throw toSdkError(error)
   } finally {
     aborted.forget()
   }
-  if (!response) return { call: Promise.resolve(iterate(stream as SdkIterator, signal)) }
+  if (!response) {
+    const isStream = typeof (answer as Partial<SdkIterator> | undefined)?.[Symbol.asyncIterator] === 'function'
+    return { call: Promise.resolve(isStream ? iterate(answer as SdkIterator, signal) : answer) }
+  }
   const taken = response
   return { call: Object.assign(Promise.resolve(), { asResponse: () => checkStatus(taken) }) }
 }
@@ -519,8 +532,11 @@ class OllamaEventMapper extends EventMapper {
   #stamp = ''
   #hasWarned = false
 
-  constructor(tag: ThinkTag, context: MapperContext) {
+  readonly #streaming: boolean
+
+  constructor(tag: ThinkTag, streaming: boolean, context: MapperContext) {
     super(providerName, context)
+    this.#streaming = streaming
     this.#content = new ThinkTagSplitter(tag)
   }
 
@@ -534,7 +550,10 @@ class OllamaEventMapper extends EventMapper {
     // `/api/generate` has the members of a message in the event itself.
     const isGenerated = message === undefined && response !== undefined
     if (message === undefined && !isGenerated && done !== true) return
+    const isWhole = done === true && !this.hasStarted && saysAnything(message)
     this.#start(event, out)
+    // A body of one line: nothing else tells it from a stream.
+    if (isWhole && this.#streaming) out.push({ type: 'warning', warning: notStreamed })
     if (isGenerated) this.#write({ ...event, content: response }, out)
     else if (message !== undefined) this.#write(toObject(providerName, message, 'a message'), out)
     if (done === true) this.#finish(event, out)
@@ -598,6 +617,11 @@ class OllamaEventMapper extends EventMapper {
     this.isFinished = true
     out.push({ type: 'finish', finishReason, providerFinishReason: word, usage: usageOf(event) })
   }
+}
+
+function saysAnything(message: unknown): boolean {
+  const { content, thinking, tool_calls: calls } = (message ?? {}) as Json
+  return Boolean(content || thinking || calls)
 }
 
 const strayTag: StreamEvent = {

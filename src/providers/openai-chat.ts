@@ -6,7 +6,7 @@ import type { Tool } from '../tool.ts'
 import { EventMapper, type Json, type MapperContext, protocolError, toObject, toText } from '../wire/event-mapper.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
 import { ThinkTagSplitter } from '../wire/think-tags.ts'
-import { dropped, foreign, own, toJsonText, toOutputInstruction, toSettings } from '../wire/request-body.ts'
+import { dropped, foreign, own, toJsonText, toOutputInstruction, toSettings, unstreamed } from '../wire/request-body.ts'
 import { clientOf } from '../wire/sdk-client.ts'
 import { count, toUsage } from '../wire/usage.ts'
 import {
@@ -85,20 +85,22 @@ export function openaiChat(options: OpenAIChatOptions): Provider {
     load: () => loadClient('openaiChat', options),
   })
 
-  function stream(request: LLMRequest, { signal }: ProviderContext): StreamEvents {
+  function answer(request: LLMRequest, { signal }: ProviderContext, streaming: boolean): StreamEvents {
     return fromBatches(() => {
       const warnings: LLMWarning[] = []
       return readSdkStream({
         provider: name,
         signal,
         limits,
+        streaming,
+        warnings,
         requestIdHeader: 'x-request-id',
         toReportedError: (error) => toReportedError(name, error),
         send: async () => {
           const body = toRequestBody(request, options, warnings)
           const client = await clientFor()
           const sent = { signal, maxRetries: 0, ...(headers && { headers }) }
-          return { call: client.chat.completions.create(body as never, sent as never) }
+          return { call: client.chat.completions.create((streaming ? body : unstreamed(body)) as never, sent as never) }
         },
         createMapper: (requestId) =>
           new ChatEventMapper(name, thinkTags, { model, raw: request.raw, requestId, warnings }),
@@ -106,7 +108,12 @@ export function openaiChat(options: OpenAIChatOptions): Provider {
     })
   }
 
-  return { name, model, stream }
+  return {
+    name,
+    model,
+    stream: (request, context) => answer(request, context, true),
+    generate: (request, context) => answer(request, context, false),
+  }
 }
 
 /**
@@ -368,6 +375,7 @@ class ChatEventMapper extends EventMapper {
   #usage: Json | undefined
   #reason: string | undefined
   #refusal = ''
+  #hasChoice = false
   /** The part being written. */
   #open: 'text' | 'reasoning' | undefined
   /** The field that the reasoning being written came in. */
@@ -411,7 +419,10 @@ class ChatEventMapper extends EventMapper {
     this.start(model, id, out)
   }
 
-  #choice({ delta, finish_reason: reason }: Json, chunk: Json, out: StreamEvent[]): void {
+  #choice({ delta: piece, message, finish_reason: reason }: Json, chunk: Json, out: StreamEvent[]): void {
+    // A whole answer is one chunk. Some servers send the message so far with each piece.
+    const delta = piece ?? (this.#hasChoice ? undefined : message)
+    this.#hasChoice = true
     this.#start(chunk, out)
     if (delta !== undefined && delta !== null) this.#delta(toObject(this.provider, delta, 'a delta'), out)
     if (typeof reason !== 'string' || reason === '') return

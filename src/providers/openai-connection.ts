@@ -9,7 +9,7 @@ import { guardedFetch } from '../wire/guarded-fetch.ts'
 import { toBase64, toJsonText, toResultText } from '../wire/request-body.ts'
 import { environment, loadSdk, requireApiKey } from '../wire/sdk-client.ts'
 import { type StrictRules, strictSchemaFor } from '../wire/strict-schema.ts'
-import { messageIn, toHttpError } from '../wire/transport-errors.ts'
+import { messageIn, parameterIn, toHttpError } from '../wire/transport-errors.ts'
 
 /** How to reach a service: with a client of the SDK, or with what one is made of. */
 export interface OpenAIConnection<Client> {
@@ -88,6 +88,7 @@ export function toReportedError(provider: string, error: unknown): LLMError {
     status: status ?? words.map((word) => errorStatuses.get(word)).find((known) => known !== undefined) ?? 500,
     providerCode: words.find((word) => !/^\d+$/.test(word)),
     providerMessage: typeof error === 'string' ? error : messageIn(error),
+    parameter: parameterIn(error),
     inStream: true,
   })
 }

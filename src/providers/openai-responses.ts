@@ -5,7 +5,7 @@ import type { LLMRequest, LLMWarning, Message, ToolChoice } from '../request.ts'
 import type { Tool } from '../tool.ts'
 import { EventMapper, type Json, type MapperContext, protocolError, toObject, toText } from '../wire/event-mapper.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
-import { dropped, foreign, own, toJsonText, toSettings } from '../wire/request-body.ts'
+import { dropped, foreign, own, toJsonText, toSettings, unstreamed } from '../wire/request-body.ts'
 import { clientOf } from '../wire/sdk-client.ts'
 import { count, toUsage } from '../wire/usage.ts'
 import {
@@ -68,7 +68,7 @@ export function openai(options: OpenAIOptions): Provider {
     load: () => loadClient('openai', options),
   })
 
-  function stream(request: LLMRequest, { signal }: ProviderContext): StreamEvents {
+  function answer(request: LLMRequest, { signal }: ProviderContext, streaming: boolean): StreamEvents {
     return fromBatches(() => {
       const warnings: LLMWarning[] = []
       let customTools: ReadonlySet<string> | undefined
@@ -76,6 +76,8 @@ export function openai(options: OpenAIOptions): Provider {
         provider: providerName,
         signal,
         limits,
+        streaming,
+        warnings,
         requestIdHeader: 'x-request-id',
         toReportedError: reported,
         send: async () => {
@@ -83,7 +85,7 @@ export function openai(options: OpenAIOptions): Provider {
           customTools = customToolsIn(body['tools'])
           const client = await clientFor()
           const sent = { signal, maxRetries: 0, ...(headers && { headers }) }
-          return { call: client.responses.create(body as never, sent as never) }
+          return { call: client.responses.create((streaming ? body : unstreamed(body)) as never, sent as never) }
         },
         createMapper: (requestId) =>
           new ResponsesEventMapper(customTools, { model, raw: request.raw, requestId, warnings }),
@@ -91,7 +93,12 @@ export function openai(options: OpenAIOptions): Provider {
     })
   }
 
-  return { name: providerName, model, stream }
+  return {
+    name: providerName,
+    model,
+    stream: (request, context) => answer(request, context, true),
+    generate: (request, context) => answer(request, context, false),
+  }
 }
 
 /**
@@ -381,7 +388,9 @@ class ResponsesEventMapper extends EventMapper {
         throw reported(event['error'] ?? { ...event, type: undefined })
       default:
         // Gateways report errors without a type; `keepalive`, the progress of hosted tools and what is newer are no news.
-        if (type === undefined && event['error']) throw reported(event['error'])
+        if (type !== undefined) return
+        if (Array.isArray(event['output'])) for (const part of eventsOf(event)) this.map(part, out)
+        else if (event['error']) throw reported(event['error'])
     }
   }
 
@@ -521,6 +530,31 @@ class ResponsesEventMapper extends EventMapper {
     const explanation = this.#refusal === '' ? undefined : this.#refusal
     out.push({ type: 'finish', finishReason, providerFinishReason: reason, usage, explanation })
   }
+}
+
+/** The events that a whole response would have come in. */
+function* eventsOf(response: Json): Generator<Json> {
+  yield { type: 'response.created', response }
+  for (const [index, item] of (response['output'] as unknown[]).entries()) {
+    const { content, ...rest } = toObject(providerName, item, 'an output item')
+    const place = { output_index: index }
+    yield { ...place, type: 'response.output_item.added', item: rest }
+    const parts = rest['type'] === 'message' && Array.isArray(content) ? (content as unknown[]) : []
+    for (const [i, value] of parts.entries()) {
+      const part = toObject(providerName, value, 'a content part')
+      const { annotations } = part
+      yield { ...place, type: 'response.content_part.added', part }
+      if (part['type'] !== 'output_text') continue
+      yield { ...place, type: 'response.output_text.done', content_index: i, text: part['text'] }
+      for (const annotation of Array.isArray(annotations) ? (annotations as unknown[]) : [])
+        yield { ...place, type: 'response.output_text.annotation.added', annotation }
+    }
+    yield { ...place, type: 'response.output_item.done', item }
+  }
+  const { status } = response
+  // Anything else is not the end.
+  if (typeof status === 'string' && ['completed', 'incomplete', 'failed'].includes(status))
+    yield { type: `response.${status}`, response }
 }
 
 /** Names a part within its item. The index is the service's word, and may be anything. */

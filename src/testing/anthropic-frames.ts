@@ -1,8 +1,11 @@
 import {
+  asksForStream,
   countTokens,
   type Frame,
+  type Json,
   membersOf,
   namesOf,
+  parsedInput,
   type SimulatedAnswer,
   type SimulatedWire,
   split,
@@ -31,7 +34,7 @@ function frames(answer: SimulatedAnswer): Frame[] {
     send({ type: 'content_block_stop', index })
     index++
   }
-  const usage = { input_tokens: inputTokens, cache_creation_input_tokens: 0, cache_read_input_tokens: 0 }
+  const usage = usageOf(inputTokens)
   send({
     type: 'message_start',
     message: {
@@ -72,10 +75,36 @@ function frames(answer: SimulatedAnswer): Frame[] {
   return sent
 }
 
+function usageOf(inputTokens: number): Json {
+  return { input_tokens: inputTokens, cache_creation_input_tokens: 0, cache_read_input_tokens: 0 }
+}
+
+function whole(answer: SimulatedAnswer): Json {
+  const { model, text, reasoning, calls, finishReason, inputTokens } = answer
+  return {
+    id: 'msg_simulated',
+    type: 'message',
+    role: 'assistant',
+    model,
+    content: [
+      ...(reasoning === '' ? [] : [{ type: 'thinking', thinking: reasoning, signature: 'simulated-signature' }]),
+      ...(text === '' ? [] : [{ type: 'text', text }]),
+      ...calls.map(({ tool, inputText }, i) => {
+        return { type: 'tool_use', id: `toolu_simulated_${i + 1}`, name: tool, input: parsedInput(inputText) }
+      }),
+    ],
+    stop_reason: stopReasons[finishReason],
+    stop_sequence: null,
+    usage: { ...usageOf(inputTokens), output_tokens: countTokens(answer) },
+  }
+}
+
 export const anthropicWire: SimulatedWire = {
   contentType: 'text/event-stream',
   requestIdHeader: 'request-id',
   frames,
+  streams: asksForStream,
+  whole,
   read({ tools, tool_choice: choice, output_config: output }) {
     return { tools: namesOf(choice, tools), isJson: membersOf(output)['format'] !== undefined }
   },

@@ -69,10 +69,23 @@ function frames(answer: SimulatedAnswer, { url, body }: ReplayRequest): Frame[] 
   return sent
 }
 
+/** The parts of all chunks; what the last says of reason and tokens holds for all. */
+function whole(answer: SimulatedAnswer, request: ReplayRequest): Json {
+  const chunks = frames({ ...answer, deltaChars: Infinity }, request).map(
+    ({ frame }) => JSON.parse(frame.slice('data: '.length)) as Json,
+  )
+  const candidates = chunks.map(({ candidates }) => membersOf((candidates as unknown[])[0]))
+  const parts = candidates.flatMap(({ content }) => membersOf(content)['parts'] as Json[])
+  const said = parts.filter(({ text }) => text !== '')
+  return { ...chunks.at(-1), candidates: [{ ...candidates.at(-1), content: { parts: said, role: 'model' } }] }
+}
+
 export const geminiWire: SimulatedWire = {
   contentType: 'text/event-stream',
   requestIdHeader: 'x-request-id',
   frames,
+  streams: ({ url }) => url.includes(':streamGenerateContent'),
+  whole,
   read(body) {
     const { functionCallingConfig, declarations } = callingOf(body)
     const allowed = functionCallingConfig['allowedFunctionNames']

@@ -2,7 +2,10 @@ import { UsageError } from '../errors.ts'
 import {
   countTokens,
   type Frame,
+  type Json,
+  membersOf,
   namesOf,
+  parsedInput,
   type SimulatedAnswer,
   type SimulatedWire,
   split,
@@ -23,7 +26,7 @@ function frames(answer: SimulatedAnswer): Frame[] {
   for (const thinking of split(reasoning, deltaChars)) send({ thinking }, true, { done: false })
   for (const content of split(text, deltaChars)) send({ content }, true, { done: false })
   calls.forEach(({ tool, inputText }, index) => {
-    const called = { index, name: tool, arguments: toArguments(inputText) }
+    const called = { index, name: tool, arguments: parsedInput(inputText) }
     send({ tool_calls: [{ id: `call_simulated_${index + 1}`, function: called }] }, true, { done: false })
   })
   send({}, false, {
@@ -36,19 +39,26 @@ function frames(answer: SimulatedAnswer): Frame[] {
   return sent
 }
 
-/** The service parses arguments; what is no JSON goes as it stands. */
-function toArguments(inputText: string): unknown {
-  try {
-    return JSON.parse(inputText || '{}')
-  } catch {
-    return inputText
+function whole(answer: SimulatedAnswer): Json {
+  const { text, reasoning, calls } = answer
+  const lines = frames({ ...answer, deltaChars: Infinity }).map(({ frame }) => JSON.parse(frame) as Json)
+  const tool_calls = lines.flatMap(({ message }) => (membersOf(message)['tool_calls'] as Json[] | undefined) ?? [])
+  const message = {
+    role: 'assistant',
+    content: text,
+    ...(reasoning !== '' && { thinking: reasoning }),
+    ...(calls.length > 0 && { tool_calls }),
   }
+  return { ...lines.at(-1), created_at: lines[0]!['created_at'], message }
 }
 
 export const ollamaWire: SimulatedWire = {
   contentType: 'application/x-ndjson',
   requestIdHeader: 'x-request-id',
   frames,
+  // It streams unless told not to.
+  streams: ({ body }) => membersOf(body)['stream'] !== false,
+  whole,
   read({ tools, format }) {
     return { tools: namesOf(undefined, tools), isJson: format !== undefined }
   },

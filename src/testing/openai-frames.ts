@@ -1,7 +1,9 @@
 import { UsageError } from '../errors.ts'
 import {
+  asksForStream,
   countTokens,
   type Frame,
+  type Json,
   membersOf,
   namesOf,
   type SimulatedAnswer,
@@ -110,7 +112,7 @@ const incompleteReasons: Partial<Record<SimulatedAnswer['finishReason'], string>
 
 /** The answer as Chat Completions streams it. Reasoning comes in `reasoning_content`, as most servers that have it send it. */
 function chatFrames(answer: SimulatedAnswer): Frame[] {
-  const { model, text, reasoning, calls, finishReason, inputTokens } = answer
+  const { model, text, reasoning, calls, finishReason } = answer
   if (finishReason === 'pause')
     throw new UsageError('unsupported', "Chat Completions has no answer that ends with 'pause'.")
   const frames: Frame[] = []
@@ -132,15 +134,7 @@ function chatFrames(answer: SimulatedAnswer): Frame[] {
       send({ tool_calls: [{ index, function: { arguments: piece } }] })
   })
   send({}, false, chatReasons[finishReason])
-  const outputTokens = countTokens(answer)
-  const usage = {
-    prompt_tokens: inputTokens,
-    completion_tokens: outputTokens,
-    total_tokens: inputTokens + outputTokens,
-    prompt_tokens_details: { cached_tokens: 0 },
-    completion_tokens_details: { reasoning_tokens: Math.ceil(reasoning.length / 4) },
-  }
-  chunk({ choices: [], usage })
+  chunk({ choices: [], usage: chatUsage(answer) })
   frames.push({ frame: 'data: [DONE]\n\n', isDelta: false })
   return frames
 }
@@ -153,10 +147,54 @@ const chatReasons = {
   'content-filter': 'content_filter',
 } as const
 
+/** The last event of a stream has all of it. */
+function wholeResponse(answer: SimulatedAnswer): Json {
+  const { frame } = responsesFrames(answer).at(-1)!
+  return membersOf((JSON.parse(frame.slice(frame.indexOf('{'))) as Json)['response'])
+}
+
+function wholeCompletion(answer: SimulatedAnswer): Json {
+  const { model, text, reasoning, calls, finishReason } = answer
+  const isRefused = finishReason === 'refusal'
+  const message = {
+    role: 'assistant',
+    content: isRefused || text === '' ? null : text,
+    refusal: isRefused ? text || 'No.' : null,
+    ...(reasoning !== '' && { reasoning_content: reasoning }),
+    ...(calls.length > 0 && {
+      tool_calls: calls.map(({ tool, inputText }, i) => {
+        return { id: `call_simulated_${i + 1}`, type: 'function', function: { name: tool, arguments: inputText } }
+      }),
+    }),
+  }
+  return {
+    id: 'chatcmpl-simulated',
+    object: 'chat.completion',
+    created: 0,
+    model,
+    choices: [{ index: 0, message, finish_reason: chatReasons[finishReason as keyof typeof chatReasons] }],
+    usage: chatUsage(answer),
+  }
+}
+
+function chatUsage(answer: SimulatedAnswer): Json {
+  const { inputTokens, reasoning } = answer
+  const outputTokens = countTokens(answer)
+  return {
+    prompt_tokens: inputTokens,
+    completion_tokens: outputTokens,
+    total_tokens: inputTokens + outputTokens,
+    prompt_tokens_details: { cached_tokens: 0 },
+    completion_tokens_details: { reasoning_tokens: Math.ceil(reasoning.length / 4) },
+  }
+}
+
 export const openaiWire: SimulatedWire = {
   contentType: 'text/event-stream',
   requestIdHeader: 'x-request-id',
   frames: responsesFrames,
+  streams: asksForStream,
+  whole: wholeResponse,
   read({ tools, tool_choice: choice, text }) {
     return { tools: namesOf(choice, tools), isJson: isJsonFormat(membersOf(text)['format']) }
   },
@@ -166,6 +204,8 @@ export const openaiChatWire: SimulatedWire = {
   contentType: 'text/event-stream',
   requestIdHeader: 'x-request-id',
   frames: chatFrames,
+  streams: asksForStream,
+  whole: wholeCompletion,
   read({ tools, tool_choice: choice, response_format: format }) {
     return { tools: namesOf(choice, tools), isJson: isJsonFormat(format) }
   },

@@ -72,7 +72,8 @@ const finishReasons: readonly string[] = [
 ] satisfies SimulatedAnswer['finishReason'][]
 
 /**
- * Makes a model's answer in a provider's wire format, for `replayFetch`: an object is the arguments of a tool call, a list of
+ * Makes a model's answer in a provider's wire format, for `replayFetch`, as a stream or, for a request that does not ask for one,
+ * in one piece: an object is the arguments of a tool call, a list of
  * calls several, a string plain text, or, with `tool`, the arguments' text as it stands.
  *
  * @throws UsageError (when the request comes) where the tool is neither named nor clear from the request.
@@ -116,13 +117,19 @@ export function simulate(
       inputTokens,
       deltaChars,
     }
+    const headers = { [wire.requestIdHeader]: 'req_simulated' }
     const frames = wire.frames(answer, request)
+    if (!wire.streams(request)) {
+      const delays = [firstDelayMs + delayMs * frames.filter(({ isDelta }) => isDelta).length]
+      const body = JSON.stringify(wire.whole(answer, request))
+      return { body, reads: [], delays, headers: { 'content-type': 'application/json', ...headers } }
+    }
     const encoder = new TextEncoder()
     return {
       body: frames.map(({ frame }) => frame).join(''),
       reads: frames.map(({ frame }) => encoder.encode(frame).length),
       delays: frames.map(({ isDelta }, i) => (i === 0 ? firstDelayMs : isDelta ? delayMs : 0)),
-      headers: { 'content-type': wire.contentType, [wire.requestIdHeader]: 'req_simulated' },
+      headers: { 'content-type': wire.contentType, ...headers },
     }
   }
 }

@@ -25,6 +25,10 @@ export interface SimulatedWire {
   /** Response header with the id of the request. */
   readonly requestIdHeader: string
   frames(answer: SimulatedAnswer, request: ReplayRequest): Frame[]
+  /** Whether a request asks for a stream. */
+  streams(request: ReplayRequest): boolean
+  /** The answer in one piece. */
+  whole(answer: SimulatedAnswer, request: ReplayRequest): Json
   /** What a request's body asks for. */
   read(body: Json): RequestedAnswer
 }
@@ -57,6 +61,20 @@ function isHighSurrogate(code: number): boolean {
 /** Four characters to a token, as a rule of thumb. */
 export function countTokens({ text, reasoning, calls }: Pick<SimulatedAnswer, 'text' | 'reasoning' | 'calls'>): number {
   return Math.ceil(calls.reduce((total, { inputText }) => total + inputText.length, text.length + reasoning.length) / 4)
+}
+
+/** Whether a request says that it wants a stream, for services that do not stream unless asked. */
+export function asksForStream({ body }: ReplayRequest): boolean {
+  return membersOf(body)['stream'] === true
+}
+
+/** Arguments as services parse them; what is no JSON stays as it is. */
+export function parsedInput(inputText: string): unknown {
+  try {
+    return JSON.parse(inputText || '{}')
+  } catch {
+    return inputText
+  }
 }
 
 /** The members of a part of a request, which may not be there. */

@@ -1,4 +1,5 @@
 import { UsageError } from '../errors.ts'
+import type { StreamFunction } from '../middleware.ts'
 import type { Provider } from '../provider.ts'
 import type { LLMRequest } from '../request.ts'
 import { throughChannel } from './channel.ts'
@@ -20,23 +21,27 @@ export function xmlTools(provider: Provider): Provider {
   if (typeof (provider as Partial<Provider> | undefined)?.stream !== 'function')
     throw new UsageError('invalid_argument', "xmlTools() takes a provider, e.g. xmlTools(ollama({ model: 'gemma2' })).")
   const { name, model } = provider
-  const stream = provider.stream.bind(provider)
-  const streamWithTools = throughChannel(stream, 'xml')
   return {
     name,
     model,
     timeouts: provider.timeouts,
     members: provider.members,
-    stream(request, context) {
-      if (!concernsTools(request)) return stream(request, context)
-      const { toolInput = 'auto' } = request
-      if (toolInput !== 'auto' && toolInput !== 'xml')
-        throw new UsageError(
-          'unsupported',
-          `\`toolInput: '${toolInput}'\` cannot be had of xmlTools(). Leave it out, or ask the provider inside without xmlTools().`,
-        )
-      return streamWithTools(request, context)
-    },
+    stream: withTags(provider.stream.bind(provider)),
+    ...(provider.generate && { generate: withTags(provider.generate.bind(provider)) }),
+  }
+}
+
+function withTags(stream: StreamFunction): StreamFunction {
+  const streamWithTools = throughChannel(stream, 'xml')
+  return (request, context) => {
+    if (!concernsTools(request)) return stream(request, context)
+    const { toolInput = 'auto' } = request
+    if (toolInput !== 'auto' && toolInput !== 'xml')
+      throw new UsageError(
+        'unsupported',
+        `\`toolInput: '${toolInput}'\` cannot be had of xmlTools(). Leave it out, or ask the provider inside without xmlTools().`,
+      )
+    return streamWithTools(request, context)
   }
 }
 

@@ -39,7 +39,7 @@ export abstract class EventMapper {
   }
 
   /** Whether anything of an answer has come. */
-  protected get hasStarted(): boolean {
+  get hasStarted(): boolean {
     return this.#hasStarted
   }
 

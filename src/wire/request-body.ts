@@ -50,6 +50,11 @@ export function splitInstructions({ system, messages }: LLMRequest): {
   return { instructions, conversation: messages.slice(end) }
 }
 
+/** The same request for an answer in one piece. */
+export function unstreamed({ stream_options: _, ...body }: Json): Json {
+  return { ...body, stream: false }
+}
+
 /** Asks for an output in words, where the service cannot be given its schema otherwise. */
 export function toOutputInstruction({ schema, description }: OutputFormat): string {
   const task = 'Answer with one JSON object that fits this JSON Schema, and nothing else, no code fence either'

@@ -1,8 +1,10 @@
 import { AbortedError, describeError, isLLMError, type LLMError, StreamError } from '../errors.ts'
 import type { StreamEvent } from '../events.ts'
-import { fromBatches, type StreamEvents } from '../provider.ts'
+import { fromBatches, notStreamed, type StreamEvents } from '../provider.ts'
+import type { LLMWarning } from '../request.ts'
 import { type EventMapper, type Json, protocolError } from './event-mapper.ts'
 import { endOfEvents, type EventReader, type Framing, type WireEvent, type WireLimits } from './event-reader.ts'
+import { jsonBody } from './json-body.ts'
 import { readText } from './read-text.ts'
 import { serverSentEvents } from './server-sent-events.ts'
 import { errorIn, toTransportError } from './transport-errors.ts'
@@ -12,6 +14,10 @@ export interface SdkStream {
   readonly provider: string
   readonly signal: AbortSignal
   readonly limits?: WireLimits | undefined
+  /** Whether the answer was asked for as a stream. */
+  readonly streaming: boolean
+  /** Those that the mapper is given: one may be added before it is made. */
+  readonly warnings: LLMWarning[]
   /** Default: server-sent events. */
   readonly framing?: Framing | undefined
   /** Response header with the id of the request. */
@@ -25,10 +31,10 @@ export interface SdkStream {
 
 /**
  * Opens an SDK's stream and reads it ourselves where its body can be read: SDK iterators end without an error when a stream is
- * cut or aborted.
+ * cut or aborted. What comes is read as what it is, a stream or an answer in one piece, whichever was asked for.
  */
 export async function* readSdkStream(options: SdkStream): AsyncGenerator<StreamEvent[], void, undefined> {
-  const { provider, signal, limits, framing = serverSentEvents, requestIdHeader } = options
+  const { provider, signal, limits, requestIdHeader } = options
   let response: Response | undefined
   let reader: EventReader | undefined
   let mapper: EventMapper | undefined
@@ -37,21 +43,20 @@ export async function* readSdkStream(options: SdkStream): AsyncGenerator<StreamE
     const { call } = await options.send()
     response = await rawResponse(call)
     requestId = response?.headers.get(requestIdHeader) ?? undefined
-    // Binary frames (Bedrock), or no response to be had: the SDK's own iterator.
-    const iterable = response && !isBinary(response) ? undefined : ((await call) as AsyncIterable<unknown>)
+    // Binary frames (Bedrock), or no response to be had: what the SDK makes of it.
+    const given = response && !isBinary(response) ? undefined : { answer: await call }
+    const framing = response && framingOf(response, options)
+    const isWhole = given ? !isIterable(given.answer) : framing === jsonBody
+    if (isWhole && options.streaming) options.warnings.push(notStreamed)
     mapper = options.createMapper(requestId)
-    if (iterable) yield* mapIterator(iterable, mapper, signal)
-    else if (response) {
+    if (given) {
+      const { answer } = given
+      if (isIterable(answer)) yield* mapIterator(answer, mapper, signal)
+      else yield* mapReads(once([answer]), mapper, signal)
+    } else if (response && framing) {
       yield []
-      const body = (reader = framing.open(await eventBody(response, framing, options), limits))
-      yield* mapReads(
-        async () => {
-          const events = await body.read()
-          return events && parsed(provider, events)
-        },
-        mapper,
-        signal,
-      )
+      reader = framing.open(await eventBody(response, framing, options), limits)
+      yield* mapReads(isWhole ? wholeAnswer(reader, mapper, options) : events(reader, provider), mapper, signal)
     }
   } catch (error) {
     const rest = mapper?.rest() ?? []
@@ -84,12 +89,57 @@ export function mapSdkStream(
   })
 }
 
+function isIterable(answer: unknown): answer is AsyncIterable<unknown> {
+  return typeof (answer as Partial<AsyncIterable<unknown>> | undefined)?.[Symbol.asyncIterator] === 'function'
+}
+
+const jsonType = /^\w+\/(?:[\w.-]+\+)?json\s*(?:;|$)/
+
+/** How the body is to be read, whatever was asked for. */
+function framingOf({ headers }: Response, { framing = serverSentEvents, streaming }: SdkStream): Framing {
+  const contentType = headers.get('content-type')?.toLowerCase()
+  const mayStream = contentType === undefined || contentType.includes(framing.contentType)
+  if (streaming && mayStream) return framing
+  return contentType === undefined || jsonType.test(contentType) ? jsonBody : framing
+}
+
+type Read = () => Promise<Iterable<unknown> | undefined>
+
+function events(reader: EventReader, provider: string): Read {
+  return async () => {
+    const read = await reader.read()
+    return read && parsed(provider, read)
+  }
+}
+
+/** The one event that a whole answer is to its mapper; of a list, each of its members. */
+function wholeAnswer(reader: EventReader, mapper: EventMapper, { provider, toReportedError }: SdkStream): Read {
+  let text: string | undefined
+  return async () => {
+    const read = await reader.read()
+    text ??= read?.[0]?.data
+    if (read) return [...parsed(provider, read)].flat()
+    if (text === undefined || mapper.hasStarted) return undefined
+    const error = errorIn(text)
+    throw error === undefined ? unexpectedContent(provider, 'other JSON', jsonBody) : toReportedError(error)
+  }
+}
+
+function once(events: readonly unknown[]): Read {
+  let rest: readonly unknown[] | undefined = events
+  return () => {
+    const read = rest
+    rest = undefined
+    return Promise.resolve(read)
+  }
+}
+
 /** How long what may still follow the terminal evidence is waited for, all in all. */
 const restMs = 1000
 
 /** Maps reads until the answer is complete. */
 async function* mapReads(
-  read: () => Promise<Iterable<unknown> | undefined>,
+  read: Read,
   mapper: EventMapper,
   signal: AbortSignal,
 ): AsyncGenerator<StreamEvent[], void, undefined> {
@@ -136,11 +186,7 @@ async function* mapIterator(
 }
 
 /** Waits a moment for what may follow the evidence. A connection that breaks then has lost nothing that counts. */
-async function readRest<Read>(
-  read: () => Promise<Read>,
-  milliseconds: number,
-  signal: AbortSignal,
-): Promise<Read | undefined> {
+async function readRest(read: Read, milliseconds: number, signal: AbortSignal): Promise<Iterable<unknown> | undefined> {
   let timer: ReturnType<typeof setTimeout> | undefined
   const tooLate = new Promise<undefined>((resolve) => (timer = setTimeout(resolve, milliseconds, undefined)))
   try {
@@ -171,7 +217,7 @@ function isBinary(response: Response): boolean {
   return response.headers.get('content-type')?.includes('application/vnd.amazon.eventstream') ?? false
 }
 
-/** The body, once it is sure to be an event stream: gateways answer with pages and errors under status 200. */
+/** The body, once it is sure to be an answer: gateways answer with pages and errors under status 200. */
 async function eventBody(
   { body, headers }: Response,
   framing: Framing,
@@ -184,10 +230,14 @@ async function eventBody(
   const error = contentType.includes('json') ? errorIn(await readText(body)) : undefined
   if (error !== undefined) throw toReportedError(error)
   body.cancel().catch(() => undefined)
-  throw new StreamError(
+  throw unexpectedContent(provider, contentType.split(';')[0]!, framing)
+}
+
+function unexpectedContent(provider: string, what: string, due: Framing): StreamError {
+  return new StreamError(
     'unexpected_content_type',
-    `${provider} answered with ${contentType.split(';')[0] ?? ''} in place of ${framing.name}. Check the base URL, and any gateway in between.`,
-    facts,
+    `${provider} answered with ${what} in place of ${due.name}. Check the base URL, and any gateway in between.`,
+    { retryable: true, phase: 'stream', provider },
   )
 }
 

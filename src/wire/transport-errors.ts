@@ -20,6 +20,8 @@ export interface HttpFailure {
   /** The provider's own error type or code. */
   readonly providerCode?: string | undefined
   readonly providerMessage?: string | undefined
+  /** What of the request the provider says is at fault. */
+  readonly parameter?: string | undefined
   readonly headers?: Headers | undefined
   readonly requestId?: string | undefined
   /** Whether it arrived after the response had begun. */
@@ -56,6 +58,7 @@ const hints: Partial<Record<ErrorCode, string>> = {
   quota_exhausted: 'The account has no credit left.',
   rate_limited: 'Wait, or ask for a higher limit.',
   overloaded: 'Try again later.',
+  streaming_unsupported: 'Ask for the answer in one piece, with `nonStreaming()`.',
 }
 
 /** What to do about refusals that services word alike. */
@@ -68,10 +71,31 @@ const reasonHints: readonly (readonly [RegExp, string])[] = [
   [/\bimages?\b|vision/i, 'If the model does not see pictures, leave them out, or use one that does.'],
 ]
 
-const retryableCodes = new Set<ErrorCode>(['request_timeout', 'conflict', 'rate_limited', 'server_error', 'overloaded'])
+/** What of an explanation is searched for a reason: searching takes longer than it is long, and the reason is named first. */
+function searched(words = ''): string {
+  return words.slice(0, 1000)
+}
 
-/** How much of an explanation is searched for a reason. */
-const maxSearched = 1000
+/** Statuses under which a service may say that it does not stream. */
+const refusals = new Set([400, 403, 404, 405, 406, 415, 422, 501])
+
+/** What a sentence says of a thing that is not to be had. */
+const refusal =
+  /(?:\bnot|n['’]t) (?:\w+ ){0,2}(?:support|available|allow|enabled|implemented|permitted|possible)|\bunsupported\b|\bunavailable\b|\bdisabled\b|\bverified to\b/i
+
+/** Whether a service would rather answer in one piece. */
+function refusesStream({ status, parameter, providerCode = '', providerMessage = '' }: HttpFailure): boolean {
+  const words = `${providerCode.slice(0, 100).replaceAll('_', ' ')}. ${searched(providerMessage)}`
+  return refusals.has(status) && (parameter === 'stream' || saysNotToStream(words))
+}
+
+function saysNotToStream(words: string): boolean {
+  return words
+    .split(/[.!?\n]/)
+    .some((sentence) => /(?<!non[- ]?)\bstream(?:ing|ed)?\b/i.test(sentence) && refusal.test(sentence))
+}
+
+const retryableCodes = new Set<ErrorCode>(['request_timeout', 'conflict', 'rate_limited', 'server_error', 'overloaded'])
 
 /** The error for an HTTP status. The provider's words go to `providerMessage`, since they may quote the prompt. */
 export function toHttpError(failure: HttpFailure): HttpError {
@@ -79,13 +103,12 @@ export function toHttpError(failure: HttpFailure): HttpError {
   const code =
     failure.code ??
     reasonCodes.get(providerCode) ??
+    (refusesStream(failure) ? 'streaming_unsupported' : undefined) ??
     statusCodes[status] ??
     (status >= 500 ? 'server_error' : 'http_error')
   const what = inStream ? `${provider} reported an error in its stream` : `${provider} answered with an error`
-  // Not all of it: searching takes longer than it is long, and the reason is named first.
-  const words = providerMessage?.slice(0, maxSearched) ?? ''
-  const isRefusal = status === 400 || status === 404 || status === 422
-  const reason = isRefusal ? reasonHints.find(([pattern]) => pattern.test(words)) : undefined
+  const isRefusal = code !== 'streaming_unsupported' && [400, 404, 422].includes(status)
+  const reason = isRefusal ? reasonHints.find(([pattern]) => pattern.test(searched(providerMessage))) : undefined
   const hint = reason?.[1] ?? hints[code]
   const where = providerMessage === undefined ? '' : ' Its explanation is in `providerMessage`.'
   const shouldRetry = headers?.get('x-should-retry')
@@ -150,6 +173,7 @@ export function toTransportError(
       // The one that says more comes first: some services have a code beside their type.
       providerCode: firstString(sdkError.code, sdkError.type),
       providerMessage: messageIn(sdkError.error),
+      parameter: parameterIn(sdkError.error),
       headers,
       requestId: firstString(sdkError.requestID),
       inStream: phase === 'stream',
@@ -183,6 +207,14 @@ export function toTransportError(
       { provider },
     )
   }
+  if ([error, cause].some((one) => one instanceof TypeError && /\bURL\b/.test(one.message))) {
+    // Thrown before anything is sent, with the address, which may hold a password, in its message.
+    return new UsageError(
+      'invalid_argument',
+      'The address of the request is none that `fetch` takes. Check `baseURL`: it must be whole, and hold no user and password.',
+      { phase: 'request', provider },
+    )
+  }
   return toConnectionError(error, provider, kind.includes('Connection') || error instanceof TypeError)
 }
 
@@ -196,6 +228,16 @@ export function messageIn(body: unknown): string | undefined {
   while (typeof body === 'object' && body !== null) {
     const { message, error } = body as { message?: unknown; error?: unknown }
     if (typeof message === 'string') return message
+    body = error
+  }
+  return undefined
+}
+
+/** The member of the request that an error body `{ error: { param } }` or `{ param }` names. */
+export function parameterIn(body: unknown): string | undefined {
+  while (typeof body === 'object' && body !== null) {
+    const { param, error } = body as { param?: unknown; error?: unknown }
+    if (typeof param === 'string') return param
     body = error
   }
   return undefined

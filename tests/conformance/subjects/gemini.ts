@@ -285,7 +285,7 @@ export const geminiSubject: Subject = {
       const retryOptions = { attempts: 5, initialDelay: 0.001 }
       return new GoogleGenAI({ apiKey: key, vertexai: false, httpOptions: { fetch, retryOptions } })
     },
-    fake: (generateContentStream) => ({ models: { generateContentStream } }),
+    fake: (answer) => ({ models: { generateContentStream: answer, generateContent: answer } }),
     called: [
       {
         model,
