@@ -13,3 +13,13 @@ export function checkOptions(what: string, options: unknown, known: readonly str
     )
   }
 }
+
+/** Throws where one of `limits` is unknown, or no positive number. */
+export function checkLimits(what: string, limits: unknown, known: readonly string[]): void {
+  if (limits === undefined) return
+  checkOptions(what, limits, known)
+  for (const [name, limit] of Object.entries(limits as Record<string, unknown>)) {
+    if (limit !== undefined && !(typeof limit === 'number' && limit > 0))
+      throw new UsageError('invalid_argument', `\`${name}\` in ${what} must be a positive number; Infinity for none.`)
+  }
+}

@@ -26,7 +26,7 @@ import {
   type AccumulatorOptions,
   type StreamAccumulator,
   ToolStreamAccumulator,
-  checkLimits,
+  checkAccumulatorLimits,
 } from './tool-stream/tool-stream-accumulator.ts'
 import type { Tool } from './tool.ts'
 
@@ -98,7 +98,7 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
       if (option !== undefined && typeof option !== 'function')
         throw new UsageError('invalid_argument', `\`${name}\` must be a function.`)
     }
-    checkLimits(options.limits)
+    checkAccumulatorLimits(options.limits)
     this.#options = options
     this.#fields = toRegistry(options.fields)
     this.#stream = composeMiddleware(middleware, attemptOf(provider))

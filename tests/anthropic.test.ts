@@ -12,6 +12,7 @@ import { anthropic, type AnthropicClient, type AnthropicOptions, toStreamEvents 
 import { replayFetch, type ReplaySource, simulate } from 'fieldstream/testing'
 import { afterEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { z } from 'zod'
+import { rejectionOf } from './support.ts'
 import { ask, expectQuiet, key, messages, output, watchClient as watchRun, words } from './conformance/run.ts'
 
 afterEach(() => {
@@ -236,9 +237,10 @@ describe('a request becomes what the Messages API takes', () => {
     const search = tool({ name: 'search', definition: { anthropic: { type: 'web_search_20250305', name: 'search' } } })
     const strict = tool({ name: 'strict', input: { properties: {} }, strict: true })
     const schema = { type: 'object', properties: { message: { type: 'string' } } }
+    const closed = { type: 'object', properties: {}, additionalProperties: false }
     expect((await bodyOf({ tools: [ask, strict, search] }))['tools']).toEqual([
       { name: 'ask', description: 'Asks the user', input_schema: schema, eager_input_streaming: true },
-      { name: 'strict', input_schema: { type: 'object', properties: {} }, strict: true, eager_input_streaming: true },
+      { name: 'strict', input_schema: closed, strict: true, eager_input_streaming: true },
       { type: 'web_search_20250305', name: 'search' },
     ])
     expect((await bodyOf({ tools: [ask] }, { eagerInputStreaming: false }))['tools']).toEqual([
@@ -269,6 +271,42 @@ describe('a request becomes what the Messages API takes', () => {
     expect(await bodyOf({ stop: [] })).not.toHaveProperty('stop_sequences')
     expect((await bodyOf({}, { maxTokens: 100 }))['max_tokens']).toBe(100)
     expect((await bodyOf({ maxTokens: 5 }, { maxTokens: 100 }))['max_tokens']).toBe(5)
+  })
+
+  test('a strict tool goes in the form that the API takes, or not at all', async () => {
+    const strict = (price: z.ZodType) =>
+      tool({ name: 'order', strict: true, input: z.object({ lines: z.array(z.object({ id: z.string(), price })) }) })
+    const sent = (await bodyOf({ tools: [strict(z.number())] }))['tools'] as Record<string, unknown>[]
+    expect(sent[0]).toMatchObject({
+      strict: true,
+      input_schema: {
+        properties: { lines: { items: { required: ['id', 'price'], additionalProperties: false } } },
+        additionalProperties: false,
+      },
+    })
+    const failure = (await rejectionOf(bodyOf({ tools: [strict(z.number().min(1))] }))) as LLMError
+    expect(failure).toMatchObject({ name: 'UsageError', code: 'unsupported' })
+    expect(failure.message).toContain('`minimum` is not enforced (properties.lines.items.properties.price)')
+    const loose = tool({ name: 'order', strict: false, input: z.object({ id: z.string().min(1) }) })
+    expect((await bodyOf({ tools: [loose] }))['tools']).toMatchObject([
+      { strict: false, input_schema: { properties: { id: { minLength: 1 } } } },
+    ])
+  })
+
+  test('a budget for reasoning leaves room for the answer', async () => {
+    const reasoning = { budgetTokens: 16_000 }
+    expect(await bodyOf({ reasoning })).toMatchObject({
+      max_tokens: 24_192,
+      thinking: { type: 'enabled', budget_tokens: 16_000 },
+    })
+    expect(await bodyOf({ reasoning, maxTokens: 16_001 })).toMatchObject({ max_tokens: 16_001 })
+    expect(await bodyOf({ reasoning }, { maxTokens: 20_000 })).toMatchObject({ max_tokens: 20_000 })
+    for (const [request, options] of [
+      [{ reasoning, maxTokens: 16_000 }, {}],
+      [{ reasoning }, { maxTokens: 8192 }],
+      [{ reasoning: { budgetTokens: 1023 } }, {}],
+    ] as const)
+      expect(await rejectionOf(bodyOf(request, options))).toMatchObject({ name: 'UsageError', code: 'unsupported' })
   })
 
   test('reasoning is an effort or a budget, and cannot go with a tool that is forced natively', async () => {
@@ -411,6 +449,23 @@ const sdkRequest = { model: 'model-a', max_tokens: 1, messages: [], stream: true
 }
 
 describe('an event that breaks the protocol is an error, and what is merely new is not', () => {
+  test('why the model refused is in `providerMessage`', async () => {
+    const refused = (details: unknown) => ({
+      type: 'message_delta',
+      delta: { stop_reason: 'refusal', stop_details: details },
+      usage: {},
+    })
+    const details = { type: 'refusal', category: 'x', explanation: words }
+    const told = await watch(wire(start, textStart, textDelta, blockStop, refused(details), end))
+    expect(told.error).toMatchObject({ name: 'OutputError', code: 'refused', providerMessage: words })
+    expect(told.error.message).not.toContain(words)
+    for (const none of [null, undefined, { explanation: null }]) {
+      const untold = await watch(wire(start, textStart, textDelta, blockStop, refused(none), end))
+      expect(untold.error).toMatchObject({ code: 'refused' })
+      expect(untold.error.providerMessage).toBeUndefined()
+    }
+  })
+
   test('new events, blocks, deltas and stop reasons are tolerated, and new blocks kept for the next turn', async () => {
     const body = wire(
       start,

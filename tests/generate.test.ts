@@ -3,7 +3,6 @@ import type { ServerResponse } from 'node:http'
 import {
   fallback,
   HttpError,
-  type LLMRequest,
   nonStreaming,
   type Provider,
   retry,
@@ -362,7 +361,7 @@ function scripted(whole: Parameters<typeof scriptedProvider>[0], error?: Error) 
   })
   const generated = scriptedProvider(whole)
   const generate: Provider['generate'] = (request, context) => generated.stream(request, context)
-  return Object.assign(streamed, { generate, asked: generated.requests as readonly LLMRequest[] })
+  return Object.assign(streamed, { generate, asked: generated.requests })
 }
 
 const answer: StreamEvent[][] = [[start, text('whole'), finish('stop')]]

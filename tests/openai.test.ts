@@ -2,6 +2,7 @@ import OpenAI, { AzureOpenAI } from 'openai'
 import {
   type LLMError,
   type Message,
+  outputFormat,
   type Provider,
   StreamingLLMClient,
   type StreamRequest,
@@ -21,6 +22,7 @@ import { replayFetch, type ReplaySource, simulate } from 'fieldstream/testing'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { serve, untilClosed } from './conformance/connections.ts'
 import { ask, key, messages, output, read, watchClient as watchRun } from './conformance/run.ts'
+import { pieces } from './support.ts'
 
 const custom = tool({
   name: 'custom',
@@ -346,6 +348,11 @@ describe('a request becomes what the API takes', () => {
 
   test('a service of another name has its own options, metadata and errors', async () => {
     const options = { name: 'gateway' }
+    await expect(bodyOf('openai-chat', { reasoning: { budgetTokens: 1 } }, options)).rejects.toThrow(/^gateway takes/)
+    const output = outputFormat({ schema: { properties: { a: {} } }, strict: true })
+    await expect(bodyOf('openai-chat', { output }, options)).rejects.toThrow(/^gateway cannot hold/)
+    const exact = tool({ name: 'exact', strict: true, input: { properties: { a: {} } } })
+    await expect(bodyOf('openai-chat', { tools: [exact] }, options)).rejects.toThrow(/^gateway cannot hold/)
     const body = await bodyOf('openai-chat', { providerOptions: { gateway: { seed: 5 } } }, options)
     expect(body).toHaveProperty('seed', 5)
     const { error } = await watch('openai-chat', wire(said), options)
@@ -538,6 +545,49 @@ describe('Chat: servers differ, and the calls are the same', () => {
       )
       expect(result!.finishReason).toBe('tool-calls')
     }
+  })
+
+  test('the one call of an old server is a call like any other', async () => {
+    const only = (members: object) => chunk({ content: null, function_call: members })
+    const inputText = '{"message":"Sure?"}'
+    const characters = pieces(inputText, 1)
+    const rest = characters.map((text) => only({ arguments: text }))
+    const again = characters.map((text) => only({ name: 'ask', arguments: text }))
+    for (const events of [[only({ name: 'ask', arguments: '' }), ...rest], again, [...rest, only({ name: 'ask' })]]) {
+      const body = wire(...events, chunk({ function_call: null }, 'function_call'), done)
+      const fetch = replayFetch([body, simulate('Fine.', { provider: 'openai-chat' })])
+      const { response: result, error, events: told } = await watch('openai-chat', fetch)
+      expect(error).toBeUndefined()
+      expect(result).toMatchObject({
+        finishReason: 'tool-calls',
+        toolCalls: [{ toolName: 'ask', input: { message: 'Sure?' } }],
+      })
+      expect(told.map((event) => (event.type === 'field-delta' ? event.delta : '')).join('')).toBe('Sure?')
+      const { toolCallId } = result!.toolCalls[0]
+      expect(toolCallId).toContain('chat_1')
+      const results: Message = { role: 'tool', content: [{ type: 'tool-result', toolCallId, output: 'ok' }] }
+      await clientOf('openai-chat', fetch)
+        .stream({ messages: [...messages, ...result!.messages, results] })
+        .final()
+      expect((fetch.requests[1]!.body as Body).messages.slice(1)).toEqual([
+        {
+          role: 'assistant',
+          content: null,
+          tool_calls: [{ id: toolCallId, type: 'function', function: { name: 'ask', arguments: inputText } }],
+        },
+        { role: 'tool', tool_call_id: toolCallId, content: 'ok' },
+      ])
+    }
+  })
+
+  test('a call that is also told in the old form is one call', async () => {
+    const both = { tool_calls: [{ index: 0, id: 'call_1', function: { name: 'ask', arguments: '{}' } }] }
+    const body = wire(
+      chunk({ ...both, function_call: { name: 'ask', arguments: '{}' } }),
+      chunk({ function_call: { arguments: '' } }, 'tool_calls'),
+      done,
+    )
+    expect((await watch('openai-chat', body)).response!.toolCalls).toMatchObject([{ toolCallId: 'call_1', input: {} }])
   })
 
   test('calls without any id get one', async () => {

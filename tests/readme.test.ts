@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import ts from 'typescript'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { supportTable } from './conformance/support-table.ts'
+import { reliabilitySection } from './faults/table.ts'
 
 const root = join(import.meta.dirname, '..')
 const readme = readFileSync(join(root, 'README.md'), 'utf8')
@@ -66,6 +67,10 @@ test('every sample compiles', () => {
 
 test('the table of what each provider supports is what the conformance suite tests', () => {
   expect(readme).toContain(supportTable())
+})
+
+test('the tables of faults are what the matrix and its last comparison say', () => {
+  expect(readme).toContain(reliabilitySection())
 })
 
 test('CI runs the test command that the README gives', () => {

@@ -193,19 +193,21 @@ describe('time grows with the length of an answer, and no faster', () => {
       const played = script(n)
       const tools = [tool({ name: 'answer' })]
       const fields = { a: 'a', each: 'a[*]', any: '{key}' }
-      const begun = performance.now()
+      // What this thread computed, not how long it took: other work on the machine is none of it.
+      const begun = process.threadCpuUsage()
       const stream = streamOf(played, { tools, fields }, { limits })
       await stream.final()
-      return performance.now() - begun
+      const { user, system } = process.threadCpuUsage(begun)
+      return user + system
     }
     await time(size / 10)
+    // Four times as much takes four times as long, or sixteen times where the cost grows with the length.
     let ratio = Infinity
-    // Other work on the machine disturbs single measurements.
-    for (let tries = 0; tries < 5 && ratio > 2.6; tries++) {
+    for (let tries = 0; tries < 5 && ratio > 8; tries++) {
       const once = Math.min(await time(size), await time(size))
-      ratio = Math.min(await time(4 * size), await time(4 * size)) / once / 2
+      ratio = Math.min(await time(4 * size), await time(4 * size)) / once
     }
-    expect(ratio).toBeLessThan(2.6)
+    expect(ratio).toBeLessThan(8)
   })
 })
 
@@ -273,12 +275,12 @@ describe('every regular expression', () => {
     const expression = new RegExp(literal.slice(1, end), literal.slice(end + 1))
     for (const attack of attacksOn(literal, bounded[literal] ?? million)) {
       let best = Infinity
-      for (let tries = 0; tries < 3 && best > 50; tries++) {
+      for (let tries = 0; tries < 3 && best > 200; tries++) {
         const begun = performance.now()
         expression.exec(attack)
         best = Math.min(best, performance.now() - begun)
       }
-      expect(best, `${literal} on ${JSON.stringify(attack.slice(0, 20))}…`).toBeLessThan(50)
+      expect(best, `${literal} on ${JSON.stringify(attack.slice(0, 20))}…`).toBeLessThan(200)
     }
   })
 

@@ -138,6 +138,18 @@ test('a record is one problem, with what to use instead', () => {
   )
 })
 
+test.each<[Record<string, unknown>, string]>([
+  [{ properties: null }, '`properties` must be an object of schemas'],
+  [{ properties: { a: { anyOf: 'x' } } }, '`properties.a.anyOf` must be a list of schemas'],
+  [{ properties: { a: { oneOf: {} } } }, '`properties.a.oneOf` must be a list of schemas'],
+  [{ properties: {}, required: null }, '`required` must be a list of names'],
+  [{ properties: {}, $defs: 'x' }, '`$defs` must be an object of schemas'],
+])('what is no schema is refused: %j', (schema, complaint) => {
+  const error = thrownBy(() => toStrictSchema({ type: 'object', ...schema }, plainRules))
+  expect(error).toMatchObject({ name: 'UsageError', code: 'invalid_argument' })
+  expect((error as Error).message).toContain(complaint)
+})
+
 test('what is left out is warned of, refused where it must not be, and silent where nobody minds', () => {
   const warnings: { message: string }[] = []
   const some = object({ price: { type: 'number', minimum: 1 } })

@@ -9,7 +9,9 @@ import {
   tool,
   UsageError,
 } from 'fieldstream'
-import { anthropic, toStreamEvents } from 'fieldstream/anthropic'
+import { anthropic } from 'fieldstream/anthropic'
+import { ollama } from 'fieldstream/ollama'
+import { openai, openaiChat } from 'fieldstream/openai'
 import { replayFetch, simulate } from 'fieldstream/testing'
 import { z } from 'zod'
 import { scriptedProvider, streamOf } from './support.ts'
@@ -37,6 +39,8 @@ describe('an option nobody would read is refused, with those there are', () => {
       'no option `baseUrl`. Its options: model, client, apiKey, baseURL',
     ],
     ['anthropic() without options', anthropic, undefined, 'takes an object of options: model'],
+    ['openai() without options', openai, undefined, 'takes an object of options: model'],
+    ['openaiChat() without options', openaiChat, undefined, 'takes an object of options: model'],
     [
       'the client',
       (options) => new StreamingLLMClient(options),
@@ -58,6 +62,7 @@ describe('an option nobody would read is refused, with those there are', () => {
       'no option `delivery`',
     ],
     ['the accumulator', (options) => new ToolStreamAccumulator(options), { field: [] }, 'no option `field`'],
+    ['replayFetch()', (options) => replayFetch('x', options), { chunk: 5 }, 'no option `chunk`'],
     ['simulate()', (options) => simulate('x', options), { delay: 5 }, 'no option `delay`'],
   ])('%s', (_, call, wrong, expected) => {
     expect(complaint(call, wrong)).toContain(expected)
@@ -95,7 +100,7 @@ describe('an option of the wrong kind is refused before anything is sent', () =>
       'limits',
       (limits) => new ToolStreamAccumulator({ limits }),
       { maxDepth: -1 },
-      '`limits.maxDepth` must be a positive number',
+      '`maxDepth` in `limits` must be a positive number',
     ],
     [
       'onError',
@@ -105,9 +110,18 @@ describe('an option of the wrong kind is refused before anything is sent', () =>
     ],
     ['finishReason', (finishReason) => simulate('x', { finishReason }), 'zz', '`finishReason` of simulate()'],
     ['provider', (provider) => simulate('x', { provider }), 'mistral', '`provider` of simulate()'],
+    ['a payload', simulate, undefined, 'simulate() takes an object'],
+    ['delayMs', (delayMs) => simulate('x', { delayMs }), -1, '`delayMs` of simulate() must be a number from 0'],
+    ['deltaChars', (deltaChars) => simulate('x', { deltaChars }), '8', '`deltaChars` of simulate() must be a whole'],
+    ['a source', replayFetch, undefined, 'replayFetch() takes a body'],
+    ['a source of a list', replayFetch, ['x', { status: 200 }], 'replayFetch() takes a body'],
+    ['chunks', (chunks) => replayFetch('x', { chunks }), 0, '`chunks` of replayFetch() must be a whole number from 1'],
+    ['sizes', (chunks) => replayFetch('x', { chunks }), [3, 1.5], '`chunks` of replayFetch()'],
+    ['thinkTag', (thinkTag) => ollama({ model: 'x', thinkTag }), 'x', "must be 'opened' or 'unopened'"],
+    ['name', (name) => openaiChat({ model: 'x', name }), '', "must be the service's name"],
+    ['role', (systemRole) => openai({ model: 'x', systemRole }), 'user', "must be 'developer' or 'system'"],
     ['event', (type) => streamOf([]).on(type, () => undefined), 'text_delta', 'takes an event (start, text-delta'],
     ['listener', (listener) => streamOf([]).on('text-delta', listener), undefined, 'and a function'],
-    ['stream', toStreamEvents, Promise.resolve(), '`await` or `stream: true` may be missing'],
   ])('%s', (_, call, wrong, expected) => {
     expect(complaint(call, wrong)).toContain(expected)
   })

@@ -12,13 +12,22 @@ import {
 } from '../request.ts'
 import type { JsonSchema } from '../schema.ts'
 import type { Tool } from '../tool.ts'
-import { EventMapper, type Json, type MapperContext, protocolError, toObject, toText } from '../wire/event-mapper.ts'
+import {
+  EventMapper,
+  type Json,
+  type MapperContext,
+  missingCall,
+  protocolError,
+  toObject,
+  toText,
+} from '../wire/event-mapper.ts'
 import type { WireLimits } from '../wire/event-reader.ts'
 import { guardedFetch } from '../wire/guarded-fetch.ts'
 import {
+  checkInput,
   dropped,
   foreign,
-  own,
+  ownMetadata,
   splitInstructions,
   toBase64,
   toOutputInstruction,
@@ -55,7 +64,7 @@ export interface AnthropicOptions {
   readonly fetch?: typeof globalThis.fetch | undefined
   /** Sent with every request, e.g. `{ 'anthropic-beta': '…' }`. */
   readonly headers?: Readonly<Record<string, string>> | undefined
-  /** Tokens to generate at most where a request does not say; the API requires a number. Default 8192. */
+  /** Tokens to generate at most where a request does not say; the API requires a number. Default 8192, beside a budget for reasoning. */
   readonly maxTokens?: number | undefined
   /** Whether tool arguments are sent while they are written, not value by value. Turn it off for gateways that refuse the flag. Default true. */
   readonly eagerInputStreaming?: boolean | undefined
@@ -114,8 +123,8 @@ export function anthropic(options: AnthropicOptions): Provider {
         warnings,
         requestIdHeader: 'request-id',
         toReportedError,
-        send: async () => {
-          const body = toRequestBody(request, options, warnings)
+        toBody: () => toRequestBody(request, options, warnings),
+        send: async (body) => {
           const sent = streaming ? body : unstreamed(body)
           return { call: send(await clientFor(), sent, { signal, maxRetries: 0, ...(headers && { headers }) }) }
         },
@@ -142,13 +151,9 @@ export function anthropic(options: AnthropicOptions): Provider {
  * @throws StreamError `stream_truncated` where the stream ends without `message_stop`, which the SDK does not notice.
  */
 export function toStreamEvents(stream: AsyncIterable<{ readonly type: string }>): StreamEvents {
-  if (typeof (stream as Partial<typeof stream> | undefined)?.[Symbol.asyncIterator] !== 'function') {
-    throw new UsageError(
-      'invalid_argument',
-      'toStreamEvents() takes what `await client.messages.create({ …, stream: true })` returns; `await` or `stream: true` may be missing.',
-    )
-  }
   return mapSdkStream(stream, {
+    caller: 'toStreamEvents',
+    call: 'client.messages.create({ …, stream: true })',
     provider: providerName,
     toReportedError,
     createMapper: () => new AnthropicEventMapper({ model: '' }),
@@ -190,7 +195,7 @@ function toReportedError(error: unknown): LLMError {
 // ---------------------------------------------------------------------------------------------------------------- request
 
 function toRequestBody(request: LLMRequest, options: AnthropicOptions, warnings: LLMWarning[]): Json {
-  const { maxTokens = options.maxTokens ?? 8192, tools, toolChoice, output, reasoning } = request
+  const { tools, toolChoice, output, reasoning } = request
   const { instructions, conversation } = splitInstructions(request)
   const outputSchema = output && strictSchemaFor(output, strictRules, 'Anthropic', warnings)
   if (output && !outputSchema) instructions.push(toOutputInstruction(output))
@@ -203,7 +208,7 @@ function toRequestBody(request: LLMRequest, options: AnthropicOptions, warnings:
   }
   const body: Json = {
     model: options.model,
-    max_tokens: maxTokens,
+    max_tokens: toMaxTokens(request, options),
     messages: toMessages(conversation, warnings),
     stream: true,
     ...toSettings(request, { temperature: 'temperature', topP: 'top_p', stop: 'stop_sequences' }),
@@ -220,6 +225,20 @@ function toRequestBody(request: LLMRequest, options: AnthropicOptions, warnings:
     if (toolChoice !== undefined) body['tool_choice'] = toToolChoice(toolChoice)
   }
   return { ...body, ...request.providerOptions?.[providerName] }
+}
+
+/** Thinking counts towards the bound, so that a budget has to leave room for the answer. */
+function toMaxTokens({ maxTokens, reasoning }: LLMRequest, options: AnthropicOptions): number {
+  const bound = maxTokens ?? options.maxTokens
+  if (!reasoning || !('budgetTokens' in reasoning)) return bound ?? 8192
+  const { budgetTokens } = reasoning
+  if (budgetTokens < 1024 || (bound !== undefined && bound <= budgetTokens)) {
+    throw new UsageError(
+      'unsupported',
+      'Anthropic takes a `budgetTokens` of at least 1024 and less than `maxTokens`, which bounds thinking and answer together.',
+    )
+  }
+  return bound ?? budgetTokens + 8192
 }
 
 function toThinking(reasoning: NonNullable<LLMRequest['reasoning']>): Json {
@@ -242,11 +261,12 @@ function toFormat(schema: JsonSchema, { description }: OutputFormat): Json {
   return { type: 'json_schema', schema: description === undefined ? schema : { description, ...schema } }
 }
 
-function toTool({ name, description, inputSchema, strict, definition }: Tool, eager: boolean): Json {
+function toTool(tool: Tool, eager: boolean): Json {
+  const { name, description, inputSchema: schema, strict, definition } = tool
   return (
     definition?.[providerName] ?? {
       name,
-      input_schema: inputSchema,
+      input_schema: (strict && strictSchemaFor({ schema, strict }, strictRules, 'Anthropic', [])) || schema,
       ...(description !== undefined && { description }),
       ...(strict !== undefined && { strict }),
       // Without it each value arrives at once when it is complete.
@@ -296,6 +316,7 @@ function toBlocks(parts: Exclude<Message['content'], string>, warnings: LLMWarni
         else warnings.push(dropped('Reasoning without a signature of anthropic'))
         break
       case 'tool-call':
+        checkInput(part)
         blocks.push({ type: 'tool_use', id: part.toolCallId, name: part.toolName, input: part.input, ...kept })
         break
       case 'tool-result':
@@ -371,6 +392,7 @@ class AnthropicEventMapper extends EventMapper {
   #usage: Json = {}
   #stopReason: string | undefined
   #explanation: string | undefined
+  #hasCalls = false
 
   constructor(context: MapperContext) {
     super(providerName, context)
@@ -436,6 +458,7 @@ class AnthropicEventMapper extends EventMapper {
         this.#text('reasoning-delta', content['thinking'] ?? '', out)
         return
       case 'tool_use':
+        this.#hasCalls = true
         out.push({
           type: 'tool-input-start',
           toolCallId: toText(providerName, content['id'], 'the id of a tool call'),
@@ -488,12 +511,12 @@ class AnthropicEventMapper extends EventMapper {
     switch (content['type']) {
       case 'text': {
         const { type: _, text: __, ...rest } = content
-        out.push({ type: 'part-end', kind: 'text', metadata: own(providerName, rest) })
+        out.push({ type: 'part-end', kind: 'text', metadata: ownMetadata(providerName, rest) })
         return
       }
       case 'thinking': {
         const { type: _, thinking: __, ...rest } = content
-        out.push({ type: 'part-end', kind: 'reasoning', metadata: own(providerName, rest) })
+        out.push({ type: 'part-end', kind: 'reasoning', metadata: ownMetadata(providerName, rest) })
         return
       }
       case 'tool_use': {
@@ -503,7 +526,7 @@ class AnthropicEventMapper extends EventMapper {
         if (json === '' && Object.keys((input as object | null | undefined) ?? {}).length > 0) {
           out.push({ type: 'tool-input-delta', toolCallId, delta: JSON.stringify(input) })
         }
-        out.push({ type: 'tool-input-end', toolCallId, metadata: own(providerName, rest) })
+        out.push({ type: 'tool-input-end', toolCallId, metadata: ownMetadata(providerName, rest) })
         return
       }
       default: {
@@ -526,6 +549,7 @@ class AnthropicEventMapper extends EventMapper {
     const reason = this.#stopReason
     if (reason === undefined) throw protocolError(providerName, 'the answer ended without a stop reason')
     const finishReason = finishReasons.get(reason) ?? 'other'
+    if (finishReason === 'tool-calls' && !this.#hasCalls) throw missingCall(providerName)
     for (const { content } of this.#blocks.values()) {
       // A token limit may cut a block that then never stops; nothing else may.
       if (finishReason !== 'length') throw protocolError(providerName, 'the answer ended inside a content block')

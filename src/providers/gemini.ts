@@ -16,9 +16,10 @@ import { readText } from '../wire/read-text.ts'
 import type { WireLimits } from '../wire/event-reader.ts'
 import { guardedFetch } from '../wire/guarded-fetch.ts'
 import {
+  checkInput,
   dropped,
   foreign,
-  own as ownMetadata,
+  ownMetadata,
   splitInstructions,
   toBase64,
   toJsonText,
@@ -123,12 +124,12 @@ export function gemini(options: GeminiOptions): Provider {
         warnings,
         requestIdHeader,
         toReportedError,
-        send: async () => {
+        toBody: () => {
           const isVertex = client ? client.vertexai === true : usesVertex(options)
           const asked = streaming ? options : { ...options, streamToolArguments: false }
-          const parameters = toParameters(request, asked, isVertex, warnings)
-          return send(await clientFor(), parameters, options, signal, streaming)
+          return toParameters(request, asked, isVertex, warnings)
         },
+        send: async (parameters) => send(await clientFor(), parameters, options, signal, streaming),
         createMapper: (requestId) => new GeminiEventMapper({ model, raw: request.raw, requestId, warnings }),
       })
     })
@@ -153,7 +154,10 @@ export function gemini(options: GeminiOptions): Provider {
  * @throws StreamError `stream_truncated` where the stream ends without a finish reason, which the SDK does not notice.
  */
 export function toStreamEvents(stream: AsyncIterable<object>): StreamEvents {
-  return mapSdkStream(restated(stream), {
+  return mapSdkStream(stream, {
+    caller: 'toStreamEvents',
+    call: 'client.models.generateContentStream({ … })',
+    restate: restated,
     provider: providerName,
     toReportedError,
     createMapper: () => new GeminiEventMapper({ model: '' }),
@@ -492,6 +496,7 @@ function toParts(
         else warnings.push(dropped('Reasoning that is not of gemini'))
         break
       case 'tool-call':
+        checkInput(part)
         toolNames.set(part.toolCallId, part.toolName)
         converted.push({
           functionCall: { ...toWireId(part.toolCallId), name: part.toolName, args: part.input ?? {} },

@@ -18,9 +18,10 @@ import { jsonLines } from '../wire/json-lines.ts'
 import { readText } from '../wire/read-text.ts'
 import { guardedFetch } from '../wire/guarded-fetch.ts'
 import {
+  checkInput,
   dropped,
   foreign,
-  own as ownMetadata,
+  ownMetadata,
   toOutputInstruction,
   toResultText,
   toSettings,
@@ -92,6 +93,7 @@ export function ollama(options: OllamaOptions): Provider {
     caller: 'ollama',
     exampleModel: 'llama3.2',
     known: ollamaOptions,
+    choices: { thinkTag: ['opened', 'unopened'] },
     makesClient: ['host', 'apiKey', 'fetch'],
     isClient: (client) => typeof (client as Partial<OllamaClient>).chat === 'function',
     clientExample: 'new Ollama()',
@@ -112,8 +114,8 @@ export function ollama(options: OllamaOptions): Provider {
         framing: jsonLines,
         requestIdHeader: 'x-request-id',
         toReportedError,
-        send: async () => {
-          const body = toRequestBody(request, options, warnings)
+        toBody: () => toRequestBody(request, options, warnings),
+        send: async (body) => {
           if (body['think'] === true) tag = options.thinkTag ?? 'either'
           return send(await clientFor(), streaming ? body : unstreamed(body), signal, options)
         },
@@ -150,8 +152,10 @@ export function toStreamEvents(
   stream: AsyncIterable<object>,
   options: Pick<OllamaOptions, 'thinkTag'> = {},
 ): StreamEvents {
-  const events = iterate(stream, undefined)
-  return mapSdkStream(Object.assign(events, { controller: (stream as SdkIterator).abortController }), {
+  return mapSdkStream(stream, {
+    caller: 'toStreamEvents',
+    call: 'client.chat({ …, stream: true })',
+    restate: (given: SdkIterator) => Object.assign(iterate(given), { controller: given.abortController }),
     provider: providerName,
     toReportedError,
     createMapper: () => new OllamaEventMapper(options.thinkTag ?? 'opened', true, { model: '' }),
@@ -455,6 +459,7 @@ function toAnswer(
         }
         break
       case 'tool-call': {
+        checkInput(part)
         toolNames.set(part.toolCallId, part.toolName)
         const { function: ownFunction, ...ownCall } = part.metadata?.[providerName] ?? {}
         calls.push({

@@ -3,10 +3,26 @@ import type { FinishReason, StreamEvent, Usage } from '../events.ts'
 import { fromBatches, type Provider, type ProviderContext, type StreamEvents } from '../provider.ts'
 import type { LLMRequest, LLMWarning, Message, OutputFormat, ToolChoice } from '../request.ts'
 import type { Tool } from '../tool.ts'
-import { EventMapper, type Json, type MapperContext, protocolError, toObject, toText } from '../wire/event-mapper.ts'
+import {
+  EventMapper,
+  type Json,
+  type MapperContext,
+  missingCall,
+  protocolError,
+  toObject,
+  toText,
+} from '../wire/event-mapper.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
 import { ThinkTagSplitter } from '../wire/think-tags.ts'
-import { dropped, foreign, own, toJsonText, toOutputInstruction, toSettings, unstreamed } from '../wire/request-body.ts'
+import {
+  dropped,
+  foreign,
+  ownMetadata,
+  toInputText,
+  toOutputInstruction,
+  toSettings,
+  unstreamed,
+} from '../wire/request-body.ts'
 import { clientOf } from '../wire/sdk-client.ts'
 import { count, toUsage } from '../wire/usage.ts'
 import {
@@ -74,16 +90,20 @@ const openaiChatOptions: readonly (keyof OpenAIChatOptions)[] = [
  * missing key or SDK is a `UsageError` of the first request.
  */
 export function openaiChat(options: OpenAIChatOptions): Provider {
-  const { model, headers, limits, name = defaultName, thinkTags } = options
   const clientFor = clientOf<OpenAIChatClient, OpenAIChatOptions>(options, {
     caller: 'openaiChat',
     exampleModel: 'gpt-5-mini',
     known: openaiChatOptions,
+    choices: { maxTokensName: ['max_completion_tokens', 'max_tokens'], systemRole: ['developer', 'system'] },
     makesClient,
-    isClient: (client) => typeof (client as Partial<OpenAIChatClient>).chat?.completions.create === 'function',
+    isClient: ({ chat }: { chat?: Partial<OpenAIChatClient['chat']> }) =>
+      typeof chat?.completions?.create === 'function',
     clientExample: 'new OpenAI()',
     load: () => loadClient('openaiChat', options),
   })
+  const { model, headers, limits, name = defaultName, thinkTags } = options
+  if (typeof name !== 'string' || name === '')
+    throw new UsageError('invalid_argument', "`name` of openaiChat() must be the service's name, e.g. 'openrouter'.")
 
   function answer(request: LLMRequest, { signal }: ProviderContext, streaming: boolean): StreamEvents {
     return fromBatches(() => {
@@ -96,8 +116,8 @@ export function openaiChat(options: OpenAIChatOptions): Provider {
         warnings,
         requestIdHeader: 'x-request-id',
         toReportedError: (error) => toReportedError(name, error),
-        send: async () => {
-          const body = toRequestBody(request, options, warnings)
+        toBody: () => toRequestBody(request, options, warnings),
+        send: async (body) => {
           const client = await clientFor()
           const sent = { signal, maxRetries: 0, ...(headers && { headers }) }
           return { call: client.chat.completions.create((streaming ? body : unstreamed(body)) as never, sent as never) }
@@ -127,6 +147,8 @@ export function toChatStreamEvents(
   { name = defaultName, thinkTags }: Pick<OpenAIChatOptions, 'name' | 'thinkTags'> = {},
 ): StreamEvents {
   return mapSdkStream(stream, {
+    caller: 'toChatStreamEvents',
+    call: 'client.chat.completions.create({ …, stream: true })',
     provider: name,
     toReportedError: (error) => toReportedError(name, error),
     createMapper: () => new ChatEventMapper(name, thinkTags, { model: '' }),
@@ -143,7 +165,7 @@ function toRequestBody(request: LLMRequest, options: OpenAIChatOptions, warnings
     maxTokensName = 'max_completion_tokens',
     jsonSchema = true,
   } = options
-  checkReasoning(reasoning)
+  checkReasoning(name, reasoning)
   const streamOptions = {
     ...(includeUsage && { include_usage: true }),
     // Padding against eavesdroppers who count bytes. Only the public service has it, and others may refuse the option.
@@ -156,7 +178,7 @@ function toRequestBody(request: LLMRequest, options: OpenAIChatOptions, warnings
     ...toSettings(request, { maxTokens: maxTokensName, temperature: 'temperature', topP: 'top_p', stop: 'stop' }),
   }
   if (Object.keys(streamOptions).length > 0) body['stream_options'] = streamOptions
-  if (output) body['response_format'] = toResponseFormat(output, jsonSchema, warnings)
+  if (output) body['response_format'] = toResponseFormat(name, output, jsonSchema, warnings)
   if (reasoning && 'effort' in reasoning) body['reasoning_effort'] = reasoning.effort
   if (tools && tools.length > 0) {
     body['tools'] = tools.map((tool) => toTool(tool, name))
@@ -165,8 +187,8 @@ function toRequestBody(request: LLMRequest, options: OpenAIChatOptions, warnings
   return { ...body, ...request.providerOptions?.[name] }
 }
 
-function toResponseFormat(output: OutputFormat, jsonSchema: boolean, warnings: LLMWarning[]): Json {
-  if (jsonSchema) return { type: 'json_schema', json_schema: toJsonFormat(output, warnings) }
+function toResponseFormat(provider: string, output: OutputFormat, jsonSchema: boolean, warnings: LLMWarning[]): Json {
+  if (jsonSchema) return { type: 'json_schema', json_schema: toJsonFormat(provider, output, warnings) }
   if (output.strict) {
     throw new UsageError('unsupported', 'Without `jsonSchema` openaiChat() cannot hold a model to a `strict` output.')
   }
@@ -181,7 +203,7 @@ function toTool(tool: Tool, provider: string): Json {
       function: {
         name,
         ...(description !== undefined && { description }),
-        parameters: toParameters(tool),
+        parameters: toParameters(provider, tool),
         ...(strict !== undefined && { strict }),
       },
     }
@@ -287,8 +309,8 @@ function toAssistantMessage(
           break
         }
         if (!sendReasoning) break
-        const { field, reasoning_details: own_details = [] } = own
-        details.push(...(own_details as unknown[]))
+        const { field, reasoning_details: ownDetails = [] } = own
+        details.push(...(ownDetails as unknown[]))
         if (field === 'think') text += `<think>${part.text}</think>`
         else if (field === 'thinking') parts.push({ type: 'thinking', thinking: [{ type: 'text', text: part.text }] })
         else if (typeof field === 'string') message[field] = ((message[field] ?? '') as string) + part.text
@@ -303,7 +325,7 @@ function toAssistantMessage(
                 type: 'function',
                 function: {
                   name: part.toolName,
-                  arguments: toJsonText(part.input, `The input of tool call "${part.toolCallId}"`),
+                  arguments: toInputText(part),
                 },
               }
         calls.push({ id: part.toolCallId, ...call, ...rest })
@@ -352,6 +374,9 @@ const failures: ReadonlyMap<unknown, { readonly code: string }> = new Map(
     insufficient_system_resource: { code: 'overloaded' },
   } as const),
 )
+
+/** Stands for the index of a `function_call`, which has none. */
+const onlyCall = 'function_call'
 
 /** Fields for reasoning, by preference: a server may send the same text in several. */
 const reasoningFields = ['reasoning_content', 'reasoning'] as const
@@ -434,16 +459,19 @@ class ChatEventMapper extends EventMapper {
   }
 
   #delta(delta: Json, out: StreamEvent[]): void {
-    const { content, refusal, tool_calls: calls, reasoning_details: details, annotations } = delta
+    const { content, refusal, tool_calls: calls, function_call: only, reasoning_details: details, annotations } = delta
     this.#think(delta, details, out)
     if (typeof content === 'string') this.#content(content, out)
     else if (Array.isArray(content)) for (const part of content as unknown[]) this.#part(part, out)
     else if (content !== undefined && content !== null) throw protocolError(this.provider, 'a text is not a string')
     if (Array.isArray(annotations)) this.#annotations.push(...(annotations as unknown[]))
     if (refusal !== undefined && refusal !== null) this.#refusal += toText(this.provider, refusal, 'a refusal')
-    if (calls === undefined || calls === null) return
-    if (!Array.isArray(calls)) throw protocolError(this.provider, 'the tool calls are not a list')
-    for (const call of calls as unknown[]) this.#call(toObject(this.provider, call, 'a tool call'), out)
+    if (!Array.isArray(calls ?? [])) throw protocolError(this.provider, 'the tool calls are not a list')
+    for (const call of (calls ?? []) as unknown[]) this.#call(toObject(this.provider, call, 'a tool call'), out)
+    // Old servers know one call only; others may repeat there what they also said as a tool call.
+    const isOnly = this.#calls.length === 0 || this.#callsByIndex.has(onlyCall)
+    if (only !== undefined && only !== null && isOnly)
+      this.#call({ index: onlyCall, function: toObject(this.provider, only, 'a function call') }, out)
   }
 
   // ------------------------------------------------------------------------------------------------------ text, reasoning
@@ -466,7 +494,7 @@ class ChatEventMapper extends EventMapper {
         ...(this.#details.length > 0 && { reasoning_details: this.#details }),
       }
       this.#details = []
-      out.push({ type: 'part-end', kind: 'reasoning', metadata: own(this.provider, kept) })
+      out.push({ type: 'part-end', kind: 'reasoning', metadata: ownMetadata(this.provider, kept) })
     }
     this.#open = undefined
     this.#reasoningField = undefined
@@ -475,7 +503,7 @@ class ChatEventMapper extends EventMapper {
   #takeAnnotations() {
     const annotations = this.#annotations
     this.#annotations = []
-    return annotations.length > 0 ? own(this.provider, { annotations }) : undefined
+    return annotations.length > 0 ? ownMetadata(this.provider, { annotations }) : undefined
   }
 
   #content(text: string, out: StreamEvent[]): void {
@@ -613,12 +641,13 @@ class ChatEventMapper extends EventMapper {
     this.#close(out)
     const known = finishReasons.get(reason) ?? 'other'
     const hasCalls = this.#calls.length > 0
+    if (known === 'tool-calls' && !hasCalls) throw missingCall(this.provider)
     const finishReason = this.#refusal !== '' ? 'refusal' : known === 'stop' && hasCalls ? 'tool-calls' : known
     this.#calls.forEach((call, i) => {
       if (call.name === undefined) throw protocolError(this.provider, 'a tool call has no name')
       // The call that a token limit cut stays open.
       if (finishReason === 'length' && i === this.#calls.length - 1) return
-      call.input.end(own(this.provider, { ...(call.isCustom && { type: 'custom' }), ...call.rest }), out)
+      call.input.end(ownMetadata(this.provider, { ...(call.isCustom && { type: 'custom' }), ...call.rest }), out)
     })
     const explanation = this.#refusal === '' ? undefined : this.#refusal
     const usage = usageOf(this.#usage ?? {})

@@ -113,9 +113,9 @@ export const strictRules: StrictRules = {
 }
 
 /** An output's format: strict where the schema can be, unless that is not wanted. */
-export function toJsonFormat(output: OutputFormat, warnings: LLMWarning[]): Json {
+export function toJsonFormat(provider: string, output: OutputFormat, warnings: LLMWarning[]): Json {
   const { name, description, schema, strict } = output
-  const strictSchema = strict === false ? undefined : strictSchemaFor(output, strictRules, 'OpenAI', warnings)
+  const strictSchema = strict === false ? undefined : strictSchemaFor(output, strictRules, provider, warnings)
   return {
     name,
     ...(description !== undefined && { description }),
@@ -125,8 +125,8 @@ export function toJsonFormat(output: OutputFormat, warnings: LLMWarning[]): Json
 }
 
 /** The schema to send of a tool's arguments. */
-export function toParameters({ inputSchema: schema, strict }: Tool): JsonSchema {
-  return (strict && strictSchemaFor({ schema, strict }, strictRules, 'OpenAI', [])) || schema
+export function toParameters(provider: string, { inputSchema: schema, strict }: Tool): JsonSchema {
+  return (strict && strictSchemaFor({ schema, strict }, strictRules, provider, [])) || schema
 }
 
 /** The definition to send for a tool instead of the usual one. */
@@ -135,11 +135,11 @@ export function ownDefinition(provider: string, tool: Tool): Json | undefined {
 }
 
 /** Throws where a request asks for what neither API has. */
-export function checkReasoning(reasoning: LLMRequest['reasoning']): void {
+export function checkReasoning(provider: string, reasoning: LLMRequest['reasoning']): void {
   if (reasoning && 'budgetTokens' in reasoning) {
     throw new UsageError(
       'unsupported',
-      'OpenAI takes an effort, not a number of tokens: set `reasoning: { effort }`, and `maxTokens` as the bound.',
+      `${provider} takes an effort, not a number of tokens: set \`reasoning: { effort }\`, and \`maxTokens\` as the bound.`,
     )
   }
 }

@@ -5,7 +5,7 @@ import type { LLMRequest, LLMWarning, Message, ToolChoice } from '../request.ts'
 import type { Tool } from '../tool.ts'
 import { EventMapper, type Json, type MapperContext, protocolError, toObject, toText } from '../wire/event-mapper.ts'
 import { mapSdkStream, readSdkStream } from '../wire/sdk-stream.ts'
-import { dropped, foreign, own, toJsonText, toSettings, unstreamed } from '../wire/request-body.ts'
+import { dropped, foreign, ownMetadata, toInputText, toSettings, unstreamed } from '../wire/request-body.ts'
 import { clientOf } from '../wire/sdk-client.ts'
 import { count, toUsage } from '../wire/usage.ts'
 import {
@@ -57,16 +57,17 @@ const openaiOptions: readonly (keyof OpenAIOptions)[] = [
  * missing key or SDK is a `UsageError` of the first request.
  */
 export function openai(options: OpenAIOptions): Provider {
-  const { model, headers, limits } = options
   const clientFor = clientOf<OpenAIClient, OpenAIOptions>(options, {
     caller: 'openai',
     exampleModel: 'gpt-5-mini',
     known: openaiOptions,
+    choices: { reasoningSummary: ['auto', 'concise', 'detailed'], systemRole: ['developer', 'system'] },
     makesClient,
     isClient: (client) => typeof (client as Partial<OpenAIClient>).responses?.create === 'function',
     clientExample: 'new OpenAI()',
     load: () => loadClient('openai', options),
   })
+  const { model, headers, limits } = options
 
   function answer(request: LLMRequest, { signal }: ProviderContext, streaming: boolean): StreamEvents {
     return fromBatches(() => {
@@ -80,8 +81,8 @@ export function openai(options: OpenAIOptions): Provider {
         warnings,
         requestIdHeader: 'x-request-id',
         toReportedError: reported,
-        send: async () => {
-          const body = toRequestBody(request, options, warnings)
+        toBody: () => toRequestBody(request, options, warnings),
+        send: async (body) => {
           customTools = customToolsIn(body['tools'])
           const client = await clientFor()
           const sent = { signal, maxRetries: 0, ...(headers && { headers }) }
@@ -108,6 +109,8 @@ export function openai(options: OpenAIOptions): Provider {
  */
 export function toStreamEvents(stream: AsyncIterable<{ readonly type: string }>): StreamEvents {
   return mapSdkStream(stream, {
+    caller: 'toStreamEvents',
+    call: 'client.responses.create({ …, stream: true })',
     provider: providerName,
     toReportedError: reported,
     createMapper: () => new ResponsesEventMapper(undefined, { model: '' }),
@@ -127,7 +130,7 @@ function toRequestBody(request: LLMRequest, options: OpenAIOptions, warnings: LL
       "OpenAI's Responses API cannot stop at a text: leave out `stop`, or use openaiChat().",
     )
   }
-  checkReasoning(reasoning)
+  checkReasoning(providerName, reasoning)
   const body: Json = {
     model: options.model,
     input: toInput(request, options, warnings),
@@ -137,7 +140,7 @@ function toRequestBody(request: LLMRequest, options: OpenAIOptions, warnings: LL
     ...toSettings(request, { maxTokens: 'max_output_tokens', temperature: 'temperature', topP: 'top_p' }),
   }
   if (system !== undefined) body['instructions'] = system
-  if (output) body['text'] = { format: { type: 'json_schema', ...toJsonFormat(output, warnings) } }
+  if (output) body['text'] = { format: { type: 'json_schema', ...toJsonFormat(providerName, output, warnings) } }
   if (reasoning) body['reasoning'] = { ...reasoning, ...(reasoningSummary && { summary: reasoningSummary }) }
   if (store !== undefined) body['store'] = store
   if (store === false) body['include'] = ['reasoning.encrypted_content']
@@ -155,7 +158,7 @@ function toTool(tool: Tool): Json {
       type: 'function',
       name,
       ...(description !== undefined && { description }),
-      parameters: toParameters(tool),
+      parameters: toParameters(providerName, tool),
       // Left out it would be true here, and schemas that are not made for it be refused.
       strict: strict ?? false,
     }
@@ -270,8 +273,7 @@ function toAssistantItems(
           customCalls.add(part.toolCallId)
           items.push({ type: 'custom_tool_call', ...call, input: toCustomInput(part.input), ...own })
         } else {
-          const what = `The input of tool call "${part.toolCallId}"`
-          items.push({ type: 'function_call', ...call, arguments: toJsonText(part.input, what), ...own })
+          items.push({ type: 'function_call', ...call, arguments: toInputText(part), ...own })
         }
         break
       }
@@ -450,7 +452,7 @@ class ResponsesEventMapper extends EventMapper {
       ...(annotations.length > 0 && { annotations }),
       ...(typeof status === 'string' && !['completed', 'in_progress'].includes(status) && { status }),
     }
-    out.push({ type: 'part-end', kind: 'text', metadata: own(providerName, kept) })
+    out.push({ type: 'part-end', kind: 'text', metadata: ownMetadata(providerName, kept) })
   }
 
   #done(index: unknown, done: Json, out: StreamEvent[]): void {
@@ -473,7 +475,7 @@ class ResponsesEventMapper extends EventMapper {
         settle(call, type === 'function_call' ? whole : input, out)
         // A call that a token limit cut stays open.
         if (done['status'] === 'incomplete') return
-        call.end(own(providerName, type === 'function_call' ? rest : { type, ...rest }), out)
+        call.end(ownMetadata(providerName, type === 'function_call' ? rest : { type, ...rest }), out)
         return
       }
     }

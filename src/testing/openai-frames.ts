@@ -23,6 +23,7 @@ function responsesFrames(answer: SimulatedAnswer): Frame[] {
   const response = (status: string): Record<string, unknown> => ({
     id: 'resp_simulated',
     object: 'response',
+    created_at: Date.UTC(2026, 0, 1) / 1000,
     status,
     model,
     output: [...output],

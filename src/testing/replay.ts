@@ -1,3 +1,5 @@
+import { checkNumbers } from '../attempts/limits.ts'
+import { checkOptions } from '../check-options.ts'
 import { UsageError } from '../errors.ts'
 
 /** A response as it came over the wire. JSON-serializable unless its bytes are no UTF-8. */
@@ -45,9 +47,18 @@ export type ReplayFetch = typeof globalThis.fetch & { readonly requests: readonl
  * Makes a `fetch` that answers every request with `source`; of a list, each request with the next. Hand it to a provider or
  * an SDK client. It honours the request's signal as a network would.
  *
- * @throws UsageError (as a rejection) for a request after the last of a list.
+ * @throws UsageError where there is nothing to answer with, or an option makes no sense; as a rejection for a request after
+ * the last of a list.
  */
 export function replayFetch(source: ReplaySource | readonly ReplaySource[], options: ReplayOptions = {}): ReplayFetch {
+  for (const item of [source].flat() as unknown[]) checkSource(item)
+  checkOptions('replayFetch()', options, ['chunks', 'seed', 'delayMs'] satisfies (keyof ReplayOptions)[])
+  const { chunks, delayMs, seed } = options
+  if (chunks !== 'random')
+    for (const size of [chunks].flat())
+      checkNumbers('replayFetch', { chunks: size }, { min: Array.isArray(chunks) ? 0 : 1, isWhole: true })
+  checkNumbers('replayFetch', { delayMs })
+  checkNumbers('replayFetch', { seed }, { min: -Infinity, max: Infinity })
   const requests: ReplayRequest[] = []
   const fetch = async (input: string | URL | Request, init?: RequestInit): Promise<Response> => {
     const asked = new Request(input, { ...init, signal: null })
@@ -66,6 +77,17 @@ export function replayFetch(source: ReplaySource | readonly ReplaySource[], opti
     return respond(toRecording(typeof next === 'function' ? next(request) : next), options, signal)
   }
   return Object.assign(fetch, { requests })
+}
+
+function checkSource(source: unknown): void {
+  const { body } = (source ?? {}) as Partial<Recording>
+  const isText = [source, body].some((text) => typeof text === 'string' || text instanceof Uint8Array)
+  if (!isText && typeof source !== 'function') {
+    throw new UsageError(
+      'invalid_argument',
+      'replayFetch() takes a body, a recording or a function such as simulate() makes, or a list of them.',
+    )
+  }
 }
 
 function toRecording(answer: string | Uint8Array | Recording): Recording {

@@ -1,3 +1,4 @@
+import { checkNumbers } from '../attempts/limits.ts'
 import { checkOptions } from '../check-options.ts'
 import { UsageError } from '../errors.ts'
 import type { ToolInputChannel } from '../events.ts'
@@ -84,8 +85,10 @@ export function simulate(
 ): (request: ReplayRequest) => Recording {
   checkOptions('simulate()', options, simulateOptions)
   const { tool, deltaChars = 8, delayMs = 0, firstDelayMs = 0, text, reasoning = '', inputTokens = 100 } = options
-  if (!Number.isInteger(deltaChars) || deltaChars < 1)
-    throw new UsageError('invalid_argument', '`deltaChars` must be a positive whole number.')
+  if (typeof payload !== 'string' && (typeof payload !== 'object' || (payload as unknown) === null))
+    throw new UsageError('invalid_argument', 'simulate() takes an object, a list of calls or a string.')
+  checkNumbers('simulate', { deltaChars }, { min: 1, isWhole: true })
+  checkNumbers('simulate', { delayMs, firstDelayMs, inputTokens })
   if (options.provider !== undefined && !Object.hasOwn(wires, options.provider))
     throw new UsageError(
       'invalid_argument',

@@ -3,8 +3,8 @@ import type { AssistantMessage, Message, TextPart, ToolCallPart, ToolResultPart,
 
 /** How a channel writes calls and results in the text of a conversation. */
 export interface TextHistoryStyle {
+  /** @throws TypeError where the input is no JSON, as `writeResult` does of a result. */
   writeCall(call: ToolCallPart): string
-  /** @throws TypeError where the result is no JSON. */
   writeResult(result: ToolResultPart, toolName: string | undefined): string
 }
 
@@ -60,7 +60,8 @@ function toTextMessage({ role, content }: AssistantMessage, style: TextHistorySt
       const previous = content[i - 1]?.type
       if (part.type === 'tool-call') {
         const separator = previous === 'text' || previous === 'tool-call' ? '\n' : ''
-        return { type: 'text', text: separator + style.writeCall(part) }
+        const text = written(() => style.writeCall(part), `The input of tool call "${part.toolCallId}"`)
+        return { type: 'text', text: separator + text }
       }
       return part.type === 'text' && previous === 'tool-call' ? { ...part, text: `\n${part.text}` } : part
     }),
@@ -69,11 +70,14 @@ function toTextMessage({ role, content }: AssistantMessage, style: TextHistorySt
 
 function toTextPart(result: ToolResultPart, names: ReadonlyMap<string, string>, style: TextHistoryStyle): TextPart {
   const { toolCallId, toolName = names.get(toolCallId), metadata } = result
+  const text = written(() => style.writeResult(result, toolName), `The output of tool call "${toolCallId}"`)
+  return { type: 'text', text, ...(metadata && { metadata }) }
+}
+
+function written(write: () => string, what: string): string {
   try {
-    return { type: 'text', text: style.writeResult(result, toolName), ...(metadata && { metadata }) }
+    return write()
   } catch (cause) {
-    throw new UsageError('invalid_argument', `The output of tool call "${toolCallId}" cannot be sent as JSON.`, {
-      cause,
-    })
+    throw new UsageError('invalid_argument', `${what} cannot be sent as JSON.`, { cause })
   }
 }

@@ -1,4 +1,4 @@
-import { checkOptions } from '../check-options.ts'
+import { checkLimits, checkOptions } from '../check-options.ts'
 import { LimitError, type LLMError, isLLMError, OutputError, StreamError, UsageError } from '../errors.ts'
 import type { FieldEvent, ProviderFinishEvent, StreamEvent } from '../events.ts'
 import type { PartialToolCall, Snapshot } from '../snapshot.ts'
@@ -52,13 +52,8 @@ export interface StreamAccumulator {
 }
 
 /** @throws UsageError where a limit is unknown or no positive number. */
-export function checkLimits(limits: AccumulatorLimits | undefined): void {
-  if (limits === undefined) return
-  checkOptions('`limits`', limits, ['maxDepth', 'maxInputLength', 'maxToolCalls'])
-  for (const [name, limit] of Object.entries(limits) as [string, unknown][]) {
-    if (limit !== undefined && !(typeof limit === 'number' && limit > 0))
-      throw new UsageError('invalid_argument', `\`limits.${name}\` must be a positive number; Infinity for none.`)
-  }
+export function checkAccumulatorLimits(limits: AccumulatorLimits | undefined): void {
+  checkLimits('`limits`', limits, ['maxDepth', 'maxInputLength', 'maxToolCalls'])
 }
 
 const nothing: readonly FieldEvent[] = Object.freeze([])
@@ -88,7 +83,7 @@ export class ToolStreamAccumulator implements StreamAccumulator {
       throw new UsageError('invalid_argument', '`fields` of a ToolStreamAccumulator must be a FieldExtractorRegistry.')
     if (output !== undefined && (output as string) !== 'required' && (output as string) !== 'optional')
       throw new UsageError('invalid_argument', "`output` of a ToolStreamAccumulator is 'required' or 'optional'.")
-    checkLimits(limits)
+    checkAccumulatorLimits(limits)
     this.#fields = fields ?? new FieldExtractorRegistry()
     this.#limits = limits ?? {}
     this.#isOutputOptional = output === 'optional'

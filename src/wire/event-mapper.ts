@@ -160,6 +160,11 @@ export function protocolError(provider: string, problem: string): StreamError {
   })
 }
 
+/** For an answer that is said to end with calls, and has none: they were lost on the way, or are in a form not known. */
+export function missingCall(provider: string): StreamError {
+  return protocolError(provider, 'the answer ended for a tool call to be made, but there is none')
+}
+
 export function toObject(provider: string, value: unknown, what: string): Json {
   if (typeof value !== 'object' || value === null) throw protocolError(provider, `${what} is not an object`)
   return value as Json

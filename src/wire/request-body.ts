@@ -1,5 +1,13 @@
 import { UsageError } from '../errors.ts'
-import type { LLMRequest, LLMWarning, Message, OutputFormat, ProviderMetadata, ToolResultPart } from '../request.ts'
+import type {
+  LLMRequest,
+  LLMWarning,
+  Message,
+  OutputFormat,
+  ProviderMetadata,
+  ToolCallPart,
+  ToolResultPart,
+} from '../request.ts'
 import type { Json } from './event-mapper.ts'
 
 // What the bodies of requests are made of, whoever they go to.
@@ -19,6 +27,16 @@ export function toJsonText(value: unknown, what: string): string {
   } catch (cause) {
     throw new UsageError('invalid_argument', `${what} cannot be sent as JSON.`, { cause })
   }
+}
+
+/** The arguments of an earlier call as text. */
+export function toInputText({ input, toolCallId }: ToolCallPart): string {
+  return toJsonText(input, `The input of tool call "${toolCallId}"`)
+}
+
+/** Throws where the arguments of an earlier call are no JSON: here, and not when all is sent, it is known which call it was. */
+export function checkInput(call: ToolCallPart): void {
+  toInputText(call)
 }
 
 /** A tool's result as text. */
@@ -71,7 +89,7 @@ export function foreign(provider: string): LLMWarning {
 }
 
 /** Metadata under a provider's name; `undefined` where there is nothing in it but nulls and empty text. */
-export function own(provider: string, members: Json): ProviderMetadata | undefined {
+export function ownMetadata(provider: string, members: Json): ProviderMetadata | undefined {
   const present = Object.entries(members).filter(([, value]) => value !== null && value !== undefined && value !== '')
   return present.length > 0 ? { [provider]: Object.fromEntries(present) } : undefined
 }

@@ -1,10 +1,14 @@
-import { checkOptions } from '../check-options.ts'
+import { checkLimits, checkOptions } from '../check-options.ts'
 import { UsageError } from '../errors.ts'
+import type { WireLimits } from './event-reader.ts'
 
 interface Connection<Client> {
   readonly model: string
   /** An SDK client that is already set up. */
   readonly client?: Client | undefined
+  readonly fetch?: typeof globalThis.fetch | undefined
+  readonly headers?: Readonly<Record<string, string>> | undefined
+  readonly limits?: WireLimits | undefined
 }
 
 /** What tells how one SDK's client is come by. */
@@ -14,6 +18,8 @@ export interface SdkClientSource<Client, Options> {
   readonly exampleModel: string
   /** All options there are. */
   readonly known: readonly (keyof Options & string)[]
+  /** What an option may be, where that is one of a few words. */
+  readonly choices?: Partial<Record<keyof Options & string, readonly string[]>>
   /** Options of which a client is made, so that they cannot come beside one. */
   readonly makesClient: readonly (keyof Options & string)[]
   /** Whether a client can be used. */
@@ -42,6 +48,14 @@ export function clientOf<Client, Options extends Connection<Client>>(
       `${caller}() needs a \`model\`, e.g. ${caller}({ model: '${exampleModel}' }).`,
     )
   }
+  checkConnection(caller, options)
+  for (const [option, words] of Object.entries(source.choices ?? {}) as [keyof Options & string, readonly string[]][]) {
+    const value: unknown = options[option]
+    if (value !== undefined && !words.includes(value as string)) {
+      const allowed = words.map((word) => `'${word}'`).join(' or ')
+      throw new UsageError('invalid_argument', `\`${option}\` of ${caller}() must be ${allowed}.`)
+    }
+  }
   let loading: Promise<Client> | undefined
   if (client === undefined) {
     return () =>
@@ -51,7 +65,7 @@ export function clientOf<Client, Options extends Connection<Client>>(
         throw error
       }))
   }
-  if (!source.isClient(client)) {
+  if ((client as unknown) === null || !source.isClient(client)) {
     throw new UsageError(
       'invalid_argument',
       `\`client\` of ${caller}() must be an SDK client, e.g. ${source.clientExample}.`,
@@ -65,6 +79,19 @@ export function clientOf<Client, Options extends Connection<Client>>(
     )
   }
   return () => Promise.resolve(client)
+}
+
+function checkConnection(caller: string, { fetch, headers, limits }: Omit<Connection<unknown>, 'model'>): void {
+  if (fetch !== undefined && typeof fetch !== 'function')
+    throw new UsageError(
+      'invalid_argument',
+      `\`fetch\` of ${caller}() must be a function such as the global \`fetch\`.`,
+    )
+  // `Headers` and lists of pairs have no members of their own, and would be sent as none.
+  const isRecord = typeof headers === 'object' && (headers as unknown) !== null && !(Symbol.iterator in headers)
+  if (headers !== undefined && !(isRecord && Object.values(headers).every((value) => typeof value === 'string')))
+    throw new UsageError('invalid_argument', `\`headers\` of ${caller}() must be an object of texts: { name: value }.`)
+  checkLimits(`\`limits\` of ${caller}()`, limits, ['maxEventLength'] satisfies (keyof WireLimits)[])
 }
 
 /** The key for a client made here. `needsNone`: a gateway, or a `fetch` of one's own, may need none. */

@@ -1,4 +1,4 @@
-import { AbortedError, describeError, isLLMError, type LLMError, StreamError } from '../errors.ts'
+import { AbortedError, describeError, isLLMError, type LLMError, StreamError, UsageError } from '../errors.ts'
 import type { StreamEvent } from '../events.ts'
 import { fromBatches, notStreamed, type StreamEvents } from '../provider.ts'
 import type { LLMWarning } from '../request.ts'
@@ -9,9 +9,14 @@ import { readText } from './read-text.ts'
 import { serverSentEvents } from './server-sent-events.ts'
 import { errorIn, toTransportError } from './transport-errors.ts'
 
-/** What tells one provider's stream from another's, where an official SDK opens the connection. */
-export interface SdkStream {
+interface Service {
   readonly provider: string
+  /** The error for an error object that came after the response had begun. */
+  readonly toReportedError: (error: unknown) => LLMError
+}
+
+/** What tells one provider's stream from another's, where an official SDK opens the connection. */
+export interface SdkStream<Body = Json> extends Service {
   readonly signal: AbortSignal
   readonly limits?: WireLimits | undefined
   /** Whether the answer was asked for as a stream. */
@@ -22,25 +27,26 @@ export interface SdkStream {
   readonly framing?: Framing | undefined
   /** Response header with the id of the request. */
   readonly requestIdHeader: string
-  /** Sends the request. SDKs return a promise that also has `asResponse()`. */
-  send(): Promise<{ readonly call: PromiseLike<unknown> }>
+  /** Puts the request in the service's form. What is wrong here is the caller's mistake, and nothing is sent. */
+  toBody(): Body
+  /** Sends it. SDKs return a promise that also has `asResponse()`. */
+  send(body: Body): Promise<{ readonly call: PromiseLike<unknown> }>
   createMapper(requestId: string | undefined): EventMapper
-  /** The error for an error object that came after the response had begun. */
-  readonly toReportedError: (error: unknown) => LLMError
 }
 
 /**
  * Opens an SDK's stream and reads it ourselves where its body can be read: SDK iterators end without an error when a stream is
  * cut or aborted. What comes is read as what it is, a stream or an answer in one piece, whichever was asked for.
  */
-export async function* readSdkStream(options: SdkStream): AsyncGenerator<StreamEvent[], void, undefined> {
+export async function* readSdkStream<Body>(options: SdkStream<Body>): AsyncGenerator<StreamEvent[], void, undefined> {
   const { provider, signal, limits, requestIdHeader } = options
+  const body = bodyOf(options)
   let response: Response | undefined
   let reader: EventReader | undefined
   let mapper: EventMapper | undefined
   let requestId: string | undefined
   try {
-    const { call } = await options.send()
+    const { call } = await options.send(body)
     response = await rawResponse(call)
     requestId = response?.headers.get(requestIdHeader) ?? undefined
     // Binary frames (Bedrock), or no response to be had: what the SDK makes of it.
@@ -61,6 +67,7 @@ export async function* readSdkStream(options: SdkStream): AsyncGenerator<StreamE
   } catch (error) {
     const rest = mapper?.rest() ?? []
     if (rest.length > 0) yield rest
+    if (!mapper && !isLLMError(error)) checkJson(body, provider)
     throw describeError(toError(error, options, signal, mapper ? 'stream' : 'connect'), { provider, requestId })
   } finally {
     if (!reader) response?.body?.cancel().catch(() => undefined)
@@ -69,11 +76,52 @@ export async function* readSdkStream(options: SdkStream): AsyncGenerator<StreamE
   }
 }
 
-/** Maps a raw stream that an SDK decodes. */
-export function mapSdkStream(
-  stream: AsyncIterable<unknown>,
-  options: Pick<SdkStream, 'provider' | 'toReportedError'> & { createMapper(): EventMapper },
-): StreamEvents {
+function bodyOf<Body>(options: SdkStream<Body>): Body {
+  const { provider } = options
+  try {
+    return options.toBody()
+  } catch (cause) {
+    if (isLLMError(cause)) throw describeError(cause, { provider })
+    const message = `The request cannot be put in the form of ${provider}: something in it is not what it should be. See \`cause\`.`
+    throw new UsageError('invalid_argument', message, { provider, cause })
+  }
+}
+
+/** Throws where a body is no JSON, of which SDKs say no more than of a connection that fails. */
+function checkJson(body: unknown, provider: string): void {
+  try {
+    JSON.stringify(body, (_, value: unknown) => (ArrayBuffer.isView(value) ? null : value))
+  } catch (cause) {
+    throw new UsageError('invalid_argument', 'The request holds something that is no JSON. See `cause`.', {
+      provider,
+      cause,
+    })
+  }
+}
+
+/** What tells one SDK's stream from another's, where the user has called it. */
+export interface CalledSdkStream extends Service {
+  /** The function that takes the stream, and the call that makes it, for messages. */
+  readonly caller: string
+  readonly call: string
+  createMapper(): EventMapper
+  /** The stream as it is to be read, where that is not as the SDK gives it. */
+  restate?(stream: AsyncIterable<unknown>): AsyncIterable<unknown>
+}
+
+/**
+ * Maps a raw stream that an SDK decodes.
+ *
+ * @throws UsageError where `given` is none: the promise of one, or an answer that does not stream.
+ */
+export function mapSdkStream(given: AsyncIterable<unknown>, options: CalledSdkStream): StreamEvents {
+  if (typeof (given as Partial<typeof given> | null | undefined)?.[Symbol.asyncIterator] !== 'function') {
+    throw new UsageError(
+      'invalid_argument',
+      `${options.caller}() takes what \`await ${options.call}\` returns. Is the call awaited, and does it stream?`,
+    )
+  }
+  const stream = options.restate?.(given) ?? given
   return fromBatches(async function* () {
     const mapper = options.createMapper()
     const { signal } = controllerOf(stream) ?? new AbortController()
@@ -96,7 +144,10 @@ function isIterable(answer: unknown): answer is AsyncIterable<unknown> {
 const jsonType = /^\w+\/(?:[\w.-]+\+)?json\s*(?:;|$)/
 
 /** How the body is to be read, whatever was asked for. */
-function framingOf({ headers }: Response, { framing = serverSentEvents, streaming }: SdkStream): Framing {
+function framingOf(
+  { headers }: Response,
+  { framing = serverSentEvents, streaming }: Pick<SdkStream, 'framing' | 'streaming'>,
+): Framing {
   const contentType = headers.get('content-type')?.toLowerCase()
   const mayStream = contentType === undefined || contentType.includes(framing.contentType)
   if (streaming && mayStream) return framing
@@ -113,7 +164,7 @@ function events(reader: EventReader, provider: string): Read {
 }
 
 /** The one event that a whole answer is to its mapper; of a list, each of its members. */
-function wholeAnswer(reader: EventReader, mapper: EventMapper, { provider, toReportedError }: SdkStream): Read {
+function wholeAnswer(reader: EventReader, mapper: EventMapper, { provider, toReportedError }: Service): Read {
   let text: string | undefined
   return async () => {
     const read = await reader.read()
@@ -221,7 +272,7 @@ function isBinary(response: Response): boolean {
 async function eventBody(
   { body, headers }: Response,
   framing: Framing,
-  { provider, toReportedError }: SdkStream,
+  { provider, toReportedError }: Service,
 ): Promise<ReadableStream<Uint8Array>> {
   const facts = { retryable: true, phase: 'stream', provider } as const
   if (!body) throw new StreamError('empty_response', `${provider} answered without a body.`, facts)
@@ -261,7 +312,7 @@ function* parsed(provider: string, events: readonly WireEvent[]): Generator<unkn
 /** Wraps what the SDK, its iterator or a body threw. */
 function toError(
   error: unknown,
-  { provider, toReportedError }: Pick<SdkStream, 'provider' | 'toReportedError'>,
+  { provider, toReportedError }: Service,
   signal: AbortSignal,
   phase: 'connect' | 'stream',
 ): LLMError {

@@ -70,10 +70,13 @@ export function toStrictSchema(
     for (const [keyword, value] of keywords) {
       const inner = path === '' ? keyword : `${path}.${keyword}`
       switch (keyword) {
+        case 'required':
+          if (!Array.isArray(value)) throw malformed(inner, 'a list of names')
+          strictNode[keyword] = value
+          break
         case 'type':
         case 'title':
         case 'description':
-        case 'required':
           strictNode[keyword] = value
           break
         case 'enum':
@@ -87,11 +90,13 @@ export function toStrictSchema(
           break
         case 'anyOf':
         case 'oneOf':
+          if (!Array.isArray(value)) throw malformed(inner, 'a list of schemas')
           strictNode['anyOf'] = (value as unknown[]).map((item, i) => convert(item, `${inner}[${i}]`))
           break
         case 'properties':
         case '$defs':
         case 'definitions':
+          if (typeof value !== 'object' || value === null) throw malformed(inner, 'an object of schemas')
           strictNode[keyword] = Object.fromEntries(
             Object.entries(value as object).map(([key, item]) => [key, convert(item, `${inner}.${key}`)]),
           )
@@ -148,6 +153,10 @@ export function toStrictSchema(
     if (rules.needsAllRequired && optional.length > 0)
       block(path, `a property is optional (${optional.join(', ')}): make it nullable instead`)
   }
+}
+
+function malformed(path: string, due: string): UsageError {
+  return new UsageError('invalid_argument', `The schema is no JSON Schema: \`${path}\` must be ${due}.`)
 }
 
 /**

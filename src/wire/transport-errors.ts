@@ -79,18 +79,20 @@ function searched(words = ''): string {
 /** Statuses under which a service may say that it does not stream. */
 const refusals = new Set([400, 403, 404, 405, 406, 415, 422, 501])
 
-const streamRefusal = (() => {
-  const stream = String.raw`(?<!non[- ]?)\bstream(?:ing|ed)?\b`
-  const refused = String.raw`(?:(?:\bnot|n['’]t) (?:\w+ ){0,2}(?:support|available|allow|enabled|implemented|permitted|possible)|\bunsupported\b|\bunavailable\b|\bdisabled\b)`
-  // Within one sentence.
-  const gap = '[^.!?\n]{0,80}'
-  return new RegExp(`${stream}${gap}${refused}|${refused}${gap}${stream}|\\bverified to stream\\b`, 'i')
-})()
+/** What a sentence says of a thing that is not to be had. */
+const refusal =
+  /(?:\bnot|n['’]t) (?:\w+ ){0,2}(?:support|available|allow|enabled|implemented|permitted|possible)|\bunsupported\b|\bunavailable\b|\bdisabled\b|\bverified to\b/i
 
 /** Whether a service would rather answer in one piece. */
 function refusesStream({ status, parameter, providerCode = '', providerMessage = '' }: HttpFailure): boolean {
   const words = `${providerCode.slice(0, 100).replaceAll('_', ' ')}. ${searched(providerMessage)}`
-  return refusals.has(status) && (parameter === 'stream' || streamRefusal.test(words))
+  return refusals.has(status) && (parameter === 'stream' || saysNotToStream(words))
+}
+
+function saysNotToStream(words: string): boolean {
+  return words
+    .split(/[.!?\n]/)
+    .some((sentence) => /(?<!non[- ]?)\bstream(?:ing|ed)?\b/i.test(sentence) && refusal.test(sentence))
 }
 
 const retryableCodes = new Set<ErrorCode>(['request_timeout', 'conflict', 'rate_limited', 'server_error', 'overloaded'])

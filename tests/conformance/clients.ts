@@ -135,9 +135,20 @@ export function describeClients(subject: Subject): void {
       expect(error).toBeInstanceOf(UsageError)
       return (error as Error).message
     }
+    for (const stream of [Promise.resolve(), undefined, null, {}]) {
+      const error = thrownBy(() => sdk.mapped(stream as never))
+      expect(error).toMatchObject({ name: 'UsageError', code: 'invalid_argument' })
+      expect((error as Error).message).toMatch(/^to\w+\(\) takes what `await client\..*` returns\. Is the call awaited/)
+    }
     expect(complaint({ model: '' })).toContain('`model`')
     expect(complaint({ model: undefined as never })).toContain('`model`')
-    expect(complaint({ client: {} })).toContain('must be an SDK client')
+    for (const wrong of [{}, null, 'x', { chat: {}, messages: {}, models: {}, responses: {} }])
+      expect(complaint({ client: wrong as object })).toContain('must be an SDK client')
+    expect(complaint({ fetch: 'x' as never })).toContain('`fetch`')
+    for (const headers of ['x', null, new Headers({ a: 'b' }), [['a', 'b']], { a: 5 }])
+      expect(complaint({ headers: headers as never })).toContain('must be an object of texts')
+    expect(complaint({ limits: { maxEventLenght: 1 } as never })).toContain('no option `maxEventLenght`')
+    expect(complaint({ limits: { maxEventLength: -1 } })).toContain('positive number')
     expect(complaint({ timeout: 5 })).toContain('no option `timeout`')
     for (const [option, value] of Object.entries(subject.makesClient))
       expect(complaint({ client, [option]: value })).toContain(`\`${option}\``)

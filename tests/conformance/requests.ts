@@ -3,13 +3,13 @@ import { replayFetch } from 'fieldstream/testing'
 import { describe, expect, test } from 'vitest'
 import { rejectionOf } from '../support.ts'
 import { ask, key, messages, over, prompt, simulated, watch } from './run.ts'
-import type { Connection, Json, Subject } from './subject.ts'
+import { type Connection, type Json, strictInput, type Subject } from './subject.ts'
 
 const note = tool({ name: 'note' })
 
 /** A request for each claim. */
 function requestFor(claim: string, subject: Subject): Partial<StreamRequest> {
-  const exact = tool({ name: 'exact', strict: true, input: { properties: {} } })
+  const exact = tool({ name: 'exact', strict: true, input: strictInput })
   const requests: Record<string, Partial<StreamRequest>> = {
     forcedTool: { tools: [ask, note], toolChoice: ask, toolInput: 'native' },
     requiredTool: { tools: [ask, note], toolChoice: 'required' },
@@ -152,6 +152,40 @@ export function describeRequests(subject: Subject): void {
         expect(failure).toMatchObject({ name: 'UsageError', code: 'invalid_argument' })
         expect((failure as Error).message).toContain('call_1')
       }
+    })
+
+    test.for(['native', 'json', 'xml'] as const)(
+      'earlier arguments that JSON cannot say are named, and nothing is sent: %s',
+      async (toolInput) => {
+        const part = { type: 'tool-call', toolCallId: 'call_1', toolName: 'ask', input: { count: 1n } } as const
+        const history: Message[] = [...messages, { role: 'assistant', content: [part] }]
+        const request = { messages: history, tools: [ask], toolChoice: ask, toolInput }
+        const failure = await rejectionOf(sent(subject, request))
+        expect(failure).toMatchObject({ name: 'UsageError', code: 'invalid_argument', phase: 'request' })
+        expect((failure as Error).message).toContain('The input of tool call "call_1"')
+      },
+    )
+
+    test('anything else that JSON cannot say is a mistake in the request, not a connection that fails', async () => {
+      const failure = await rejectionOf(sent(subject, { providerOptions: { [subject.name]: { seed: 5n } } }))
+      expect(failure).toMatchObject({
+        name: 'UsageError',
+        code: 'invalid_argument',
+        phase: 'request',
+        retryable: false,
+      })
+      expect((failure as Error).cause).toBeInstanceOf(TypeError)
+      const mistake = {
+        get type(): never {
+          throw new TypeError('broken')
+        },
+      }
+      const unreadable = rejectionOf(
+        sent(subject, {
+          messages: [{ role: 'user', content: [{ type: 'text', text: 'x', metadata: { [subject.name]: mistake } }] }],
+        }),
+      )
+      expect(await unreadable).toMatchObject({ name: 'UsageError', code: 'invalid_argument', phase: 'request' })
     })
 
     test('an answer that said nothing is no turn', async () => {

@@ -211,3 +211,12 @@ export function sseFramings(body: string): string[] {
     lines.replaceAll('\n\n', '\n\nevent: ping\ndata:\n\n'),
   ]
 }
+
+/** What the strict tool of the suite takes. */
+export const strictInput = { properties: { inner: { type: 'object', properties: {} } }, required: ['inner'] }
+
+/** The same as strict modes want it: every object closed, at every depth. */
+export const closedInput = {
+  properties: { inner: { type: 'object', properties: {}, additionalProperties: false } },
+  additionalProperties: false,
+}

@@ -5,8 +5,11 @@ export interface Head {
   /** Default 200. */
   readonly status?: number
   readonly headers?: Readonly<Record<string, string>>
-  /** Default `'chunked'`; a number is a `content-length`, be it true or not; `'close'` leaves it to the end of the connection. */
-  readonly framing?: 'chunked' | 'close' | number
+  /**
+   * Default `'chunked'`; a number is a `content-length`, be it true or not; `'close'` leaves it to the end of the connection;
+   * `'none'` is for a status without a body.
+   */
+  readonly framing?: 'chunked' | 'close' | 'none' | number
 }
 
 /** What the server does next. A string or bytes are a piece of the body once there is a head, and go out as they are before. */
@@ -44,6 +47,8 @@ export interface FaultConnection {
   /** Resolves when the connection is closed, by whichever side; with the time on the clock of `performance`. */
   readonly closed: Promise<number>
   readonly isClosed: boolean
+  /** Whether a request waits for the rest of its answer. */
+  readonly isAnswering: boolean
 }
 
 /** A server that fails as it is told to: raw TCP, so that nothing tidies up after it. */
@@ -78,7 +83,10 @@ export async function startFaultServer(
     readRequests(socket, (request) => {
       const asked = { ...request, connection, at: performance.now() }
       requests.push(asked)
-      void play(socket, answer(asked, requests.length - 1))
+      connection.isAnswering = true
+      void play(socket, answer(asked, requests.length - 1)).then((isWhole) => {
+        if (isWhole) connection.isAnswering = false
+      })
     })
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
@@ -103,7 +111,7 @@ export async function unusedPort(): Promise<number> {
   return server.port
 }
 
-function watchConnection(socket: Socket): FaultConnection {
+function watchConnection(socket: Socket): { -readonly [Name in keyof FaultConnection]: FaultConnection[Name] } {
   const closed = Promise.withResolvers<number>()
   socket.once('close', () => closed.resolve(performance.now()))
   // A client that is gone is what is waited for here, and no failure.
@@ -111,6 +119,7 @@ function watchConnection(socket: Socket): FaultConnection {
   return {
     socket,
     closed: closed.promise,
+    isAnswering: false,
     get isClosed() {
       return socket.destroyed
     },
@@ -131,6 +140,11 @@ function readRequests(
   socket.setEncoding('latin1')
   socket.on('data', (text) => {
     received += text as unknown as string
+    if (received.startsWith('\x16')) {
+      // The greeting of TLS, answered as servers do that do not know it.
+      socket.end('HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\r\n')
+      return
+    }
     for (;;) {
       const headEnd = received.indexOf('\r\n\r\n')
       if (headEnd < 0) return
@@ -151,15 +165,16 @@ function readRequests(
   })
 }
 
-async function play(socket: Socket, script: Script): Promise<void> {
-  let framing: Head['framing'] | 'none' = 'none'
+/** Returns whether the answer is whole, as far as HTTP goes. */
+async function play(socket: Socket, script: Script): Promise<boolean> {
+  let framing: Head['framing'] = 'none'
   const frame = (piece: string | Uint8Array): Uint8Array => {
     const bytes = Buffer.from(piece as string)
     if (framing !== 'chunked') return bytes
     return Buffer.concat([Buffer.from(`${bytes.length.toString(16)}\r\n`), bytes, Buffer.from('\r\n')])
   }
   for (const step of script) {
-    if (socket.destroyed) return
+    if (socket.destroyed) return false
     if (typeof step === 'string' || step instanceof Uint8Array) {
       // An empty chunk would be the last.
       if (step.length > 0) await write(socket, frame(step))
@@ -172,7 +187,7 @@ async function play(socket: Socket, script: Script): Promise<void> {
       await (typeof step.wait === 'number' ? sleep(step.wait) : step.wait())
     } else if ('end' in step) {
       endConnection(socket, step.end)
-      return
+      return false
     } else {
       while (!socket.destroyed) {
         await write(socket, frame(step.forever))
@@ -182,6 +197,7 @@ async function play(socket: Socket, script: Script): Promise<void> {
   }
   if (framing === 'chunked') socket.write('0\r\n\r\n')
   if (framing === 'close') socket.end()
+  return true
 }
 
 function headOf({ status = 200, headers = {}, framing = 'chunked' }: Head): string {

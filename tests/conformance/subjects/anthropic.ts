@@ -4,7 +4,7 @@ import { anthropic, type AnthropicClient, type AnthropicOptions, toStreamEvents 
 import { expect } from 'vitest'
 import { recorded } from '../../recordings.ts'
 import { key, output } from '../run.ts'
-import { eventsIn, type ExpectedAnswer, type Json, parsed, sseFramings, type Subject } from '../subject.ts'
+import { closedInput, eventsIn, type ExpectedAnswer, type Json, parsed, sseFramings, type Subject } from '../subject.ts'
 import { supports } from '../supports.ts'
 
 const finishReasons: Record<string, FinishReason> = {
@@ -121,7 +121,7 @@ export const anthropicSubject: Subject = {
   sends: {
     forcedTool: { tool_choice: { type: 'tool', name: 'ask' } },
     requiredTool: { tool_choice: { type: 'any' } },
-    strictTool: { tools: [{ name: 'exact', strict: true }] },
+    strictTool: { tools: [{ name: 'exact', strict: true, input_schema: closedInput }] },
     ownTool: { tools: [{ type: 'own' }] },
     imageBytes: {
       messages: [
@@ -173,6 +173,7 @@ export const anthropicSubject: Subject = {
       'the end of a block that never began': [{ ...blockStop, index: 3 }],
       'a block that begins twice': [textStart],
       'a block that never ends': [stopped('end_turn'), end],
+      'an end for a call that never came': [blockStop, stopped('tool_use'), end],
       'an end without a stop reason': [blockStop, stopped(null), end],
       'a block without content': [{ type: 'content_block_start', index: 1 }],
       'a delta without content': [{ type: 'content_block_delta', index: 0 }],

@@ -4,7 +4,7 @@ import { openaiChat, type OpenAIChatOptions, toChatStreamEvents } from 'fieldstr
 import { expect } from 'vitest'
 import { recorded } from '../../recordings.ts'
 import { key, output } from '../run.ts'
-import { eventsIn, type ExpectedAnswer, type Json, parsed, sseFramings, type Subject } from '../subject.ts'
+import { closedInput, eventsIn, type ExpectedAnswer, type Json, parsed, sseFramings, type Subject } from '../subject.ts'
 import { supports } from '../supports.ts'
 import { failureBody, openaiKey, openaiSdk, reportedErrors, statuses, write } from './openai-common.ts'
 
@@ -97,7 +97,7 @@ export const openaiChatSubject: Subject = {
   sends: {
     forcedTool: { tool_choice: { type: 'function', function: { name: 'ask' } } },
     requiredTool: { tool_choice: 'required' },
-    strictTool: { tools: [{ function: { name: 'exact', strict: true } }] },
+    strictTool: { tools: [{ function: { name: 'exact', strict: true, parameters: closedInput } }] },
     ownTool: { tools: [{ type: 'own' }] },
     imageBytes: {
       messages: [
@@ -160,6 +160,9 @@ export const openaiChatSubject: Subject = {
       'a delta that is none': [{ ...said, choices: [{ index: 0, delta: 5 }] }],
       'text that is no string': [chunk({ content: 5 })],
       'a refusal that is no string': [chunk({ refusal: 5 })],
+      'an end for calls that never came': [chunk({}, 'tool_calls'), usageChunk],
+      'an end for a call that never came': [chunk({}, 'function_call'), usageChunk],
+      'a function call that is none': [chunk({ function_call: 5 })],
       'calls that are no list': [chunk({ tool_calls: 5 })],
       'a call that is none': [chunk({ tool_calls: [5] })],
       'arguments that are no string': [call(named), call({ index: 0, function: { arguments: 5 } })],

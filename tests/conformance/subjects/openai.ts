@@ -4,7 +4,7 @@ import { openai, type OpenAIOptions, toStreamEvents } from 'fieldstream/openai'
 import { expect } from 'vitest'
 import { recorded } from '../../recordings.ts'
 import { key, output } from '../run.ts'
-import { eventsIn, type ExpectedAnswer, type Json, parsed, sseFramings, type Subject } from '../subject.ts'
+import { closedInput, eventsIn, type ExpectedAnswer, type Json, parsed, sseFramings, type Subject } from '../subject.ts'
 import { supports } from '../supports.ts'
 import { failureBody, openaiKey, openaiSdk, reportedErrors, statuses, write } from './openai-common.ts'
 
@@ -127,7 +127,7 @@ export const openaiSubject: Subject = {
   sends: {
     forcedTool: { tool_choice: { type: 'function', name: 'ask' } },
     requiredTool: { tool_choice: 'required' },
-    strictTool: { tools: [{ name: 'exact', strict: true }] },
+    strictTool: { tools: [{ name: 'exact', strict: true, parameters: closedInput }] },
     ownTool: { tools: [{ type: 'own' }] },
     imageBytes: {
       input: [
