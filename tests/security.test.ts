@@ -218,7 +218,7 @@ describe('every regular expression', () => {
     '/tool_choice|forc\\w+ tool/i': 1000,
     '/support\\w* (?:\\w+ )?tools?\\b|tools? .*not support/i': 1000,
     // The words of an error of the runtime.
-    '/\\b([a-z][a-z0-9+.-]{0,20}:\\/\\/)[^\\s\\/?#"\']*@/gi': 10_000,
+    '/\\b([a-z][a-z0-9+.-]{0,20}:\\/\\/)[^\\s/?#"\']*@/gi': 10_000,
     '/(\\b[a-z][a-z0-9+.-]{0,20}:\\/\\/[^\\s?#"\']*)[?#][^\\s"\']*/gi': 10_000,
     '/\\b([\\w-]{0,40}(?:api-?key|authorization|token|cookie)["\']?\\s*[:=]\\s*)[^\\s]+/gi': 10_000,
     // What a runtime says of a header that the application set.
