@@ -224,8 +224,6 @@ describe('every regular expression', () => {
     // What a runtime says of a header that the application set.
     '/headers?\\b.*invalid|invalid.*\\bheader|bytestring/is': 1000,
   }
-  /** Made of constants while the module loads. */
-  const composed = '/new RegExp/'
   const found = readdirSync(join(root, 'src'), { recursive: true, encoding: 'utf8' })
     .filter((file) => file.endsWith('.ts') && !file.startsWith('testing'))
     .flatMap((file) => {
@@ -233,7 +231,7 @@ describe('every regular expression', () => {
       const visit = (node: ts.Node): void => {
         if (ts.isRegularExpressionLiteral(node)) literals.push(node.text)
         // What is put together cannot be tried here.
-        if (ts.isNewExpression(node) && node.expression.getText() === 'RegExp') literals.push(composed)
+        if (ts.isNewExpression(node) && node.expression.getText() === 'RegExp') literals.push('/new RegExp/')
         ts.forEachChild(node, visit)
       }
       visit(ts.createSourceFile(file, readFileSync(join(root, 'src', file), 'utf8'), ts.ScriptTarget.ESNext, true))
@@ -270,7 +268,6 @@ describe('every regular expression', () => {
   }
 
   test.each([...new Set(found)])('%s reads all it may get in no time', (literal) => {
-    if (literal === composed) return
     const end = literal.lastIndexOf('/')
     const expression = new RegExp(literal.slice(1, end), literal.slice(end + 1))
     for (const attack of attacksOn(literal, bounded[literal] ?? million)) {
@@ -284,10 +281,10 @@ describe('every regular expression', () => {
     }
   })
 
-  test('that takes longer, or is put together, is known', () => {
+  test('that takes longer is still in the code, and none is put together where it cannot be tried', () => {
     expect(found.length).toBeGreaterThan(15)
     expect(Object.keys(bounded).filter((literal) => !found.includes(literal))).toEqual([])
-    expect(found.filter((literal) => literal === composed)).toHaveLength(1)
+    expect(found).not.toContain('/new RegExp/')
   })
 })
 
