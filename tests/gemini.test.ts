@@ -612,10 +612,15 @@ describe('an error status is a typed error', () => {
 
 describe('what is no stream of an answer is an error, never an empty answer', () => {
   const json = { 'content-type': 'application/json' }
-  test('chunks in a list', async () => {
-    const { error } = await watch({ body: JSON.stringify([text, end]), headers: json })
+  test('a page', async () => {
+    const { error } = await watch({ body: '<html></html>', headers: { 'content-type': 'text/html' } })
     expect(error).toMatchObject({ name: 'StreamError', code: 'unexpected_content_type', retryable: true })
-    expect(error.message).toContain('answered with application/json in place of an event stream.')
+    expect(error.message).toContain('answered with text/html in place of an event stream.')
+  })
+
+  test('but chunks in a list are an answer', async () => {
+    const { response } = await watch({ body: JSON.stringify([text, end]), headers: json })
+    expect(response).toMatchObject({ text: output, finishReason: 'stop' })
   })
 
   test.for<[string, Recording]>([

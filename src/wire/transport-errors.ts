@@ -212,7 +212,7 @@ export function toTransportError(
     return new UsageError(
       'invalid_argument',
       'The address of the request is none that `fetch` takes. Check `baseURL`: it must be whole, and hold no user and password.',
-      { phase: 'request', provider },
+      { provider },
     )
   }
   return toConnectionError(error, provider, kind.includes('Connection') || error instanceof TypeError)

@@ -265,6 +265,12 @@ function simulatedAnswer(subject: Subject): RecordedAnswer {
     { tool: 'note', input: {} },
   ]
   const source = simulated(subject, calls, { reasoning: 'They want.', text: 'Gerne: 3 < 4 🎉 <', deltaChars: 16 })
-  const { body } = source({ url: '', method: 'POST', headers: new Headers(), body: { stream: true } })
+  // Some services are told to stream by the body, some by the address.
+  const { body } = source({
+    url: '/models/m:streamGenerateContent',
+    method: 'POST',
+    headers: new Headers(),
+    body: { stream: true },
+  })
   return { name: 'a simulated answer', body: body as string }
 }
