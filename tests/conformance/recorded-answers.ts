@@ -265,6 +265,11 @@ function simulatedAnswer(subject: Subject): RecordedAnswer {
     { tool: 'note', input: {} },
   ]
   const source = simulated(subject, calls, { reasoning: 'They want.', text: 'Gerne: 3 < 4 🎉 <', deltaChars: 16 })
-  const { body } = source({ url: '', method: 'POST', headers: new Headers(), body: { stream: true } })
+  const { body } = source({
+    url: '/models/m:streamGenerateContent',
+    method: 'POST',
+    headers: new Headers(),
+    body: { stream: true },
+  })
   return { name: 'a simulated answer', body: body as string }
 }
