@@ -27,7 +27,12 @@ function slowTool() {
 
 function wholeBody(subject: Subject, text = 'Fine.'): string {
   const source = simulate({ message: 'Hello' }, { provider: subject.name, tool: 'ask', text })
-  return source({ url: '', method: 'POST', headers: new Headers(), body: { stream: true } }).body as string
+  return source({
+    url: '/models/m:streamGenerateContent',
+    method: 'POST',
+    headers: new Headers(),
+    body: { stream: true },
+  }).body as string
 }
 
 const headOf = ({ wire }: Subject) => ({ head: { headers: { 'content-type': wire.contentType } } })

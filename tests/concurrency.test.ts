@@ -39,7 +39,12 @@ const stay = (subject: Subject): Script => [headOf(subject), begun(subject), { e
 /** The whole answer, in pieces that have nothing to do with its events. */
 function wholeScript(subject: Subject, n: number): Script {
   const source = simulate({ message: messageOf(n) }, { provider: subject.name, tool: ask, text: `Answer ${n}` })
-  const { body } = source({ url: '', method: 'POST', headers: new Headers(), body: { stream: true } })
+  const { body } = source({
+    url: '/models/m:streamGenerateContent',
+    method: 'POST',
+    headers: new Headers(),
+    body: { stream: true },
+  })
   const bytes = Buffer.from(body as string)
   const size = Math.ceil(bytes.length / (2 + (n % 4)))
   const pieces = Array.from({ length: Math.ceil(bytes.length / size) }, (_, i) =>

@@ -25,7 +25,12 @@ const reasoning = 'Sie möchten feiern.'
 function answerBy({ name }: Subject): { readonly body: Buffer; readonly ends: readonly number[] } {
   const calls = inputs.map((input, i) => ({ tool: tools[i]!.name, input }))
   const source = simulate(calls, { provider: name, reasoning, text, deltaChars: 24 })
-  const { body, reads } = source({ url: '', method: 'POST', headers: new Headers(), body: { stream: true } })
+  const { body, reads } = source({
+    url: '/models/m:streamGenerateContent',
+    method: 'POST',
+    headers: new Headers(),
+    body: { stream: true },
+  })
   let end = 0
   return { body: Buffer.from(body as string), ends: reads!.map((length) => (end += length)) }
 }
