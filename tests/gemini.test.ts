@@ -612,10 +612,11 @@ describe('an error status is a typed error', () => {
 
 describe('what is no stream of an answer is an error, never an empty answer', () => {
   const json = { 'content-type': 'application/json' }
-  test('chunks in a list', async () => {
-    const { error } = await watch({ body: JSON.stringify([text, end]), headers: json })
-    expect(error).toMatchObject({ name: 'StreamError', code: 'unexpected_content_type', retryable: true })
-    expect(error.message).toContain('answered with application/json in place of an event stream.')
+  test('but chunks in a list are one, as of a gateway that does not stream', async () => {
+    const { response } = await watch({ body: JSON.stringify([text, end]), headers: json })
+    expect(response).toMatchObject({ text: output, warnings: [{ code: 'not-streamed' }] })
+    const { error } = await watch({ body: JSON.stringify([text]), headers: json })
+    expect(error).toMatchObject({ name: 'StreamError', code: 'stream_truncated', retryable: true })
   })
 
   test.for<[string, Recording]>([
