@@ -618,9 +618,11 @@ describe('what is no stream of an answer is an error, never an empty answer', ()
     expect(error.message).toContain('answered with text/html in place of an event stream.')
   })
 
-  test('but chunks in a list are an answer', async () => {
+  test('but chunks in a list are one, as of a gateway that does not stream', async () => {
     const { response } = await watch({ body: JSON.stringify([text, end]), headers: json })
-    expect(response).toMatchObject({ text: output, finishReason: 'stop' })
+    expect(response).toMatchObject({ text: output, warnings: [{ code: 'not-streamed' }] })
+    const { error } = await watch({ body: JSON.stringify([text]), headers: json })
+    expect(error).toMatchObject({ name: 'StreamError', code: 'stream_truncated', retryable: true })
   })
 
   test.for<[string, Recording]>([

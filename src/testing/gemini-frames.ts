@@ -84,7 +84,7 @@ export const geminiWire: SimulatedWire = {
   contentType: 'text/event-stream',
   requestIdHeader: 'x-request-id',
   frames,
-  streams: ({ url }) => url.includes(':streamGenerateContent'),
+  streams: ({ url }) => !url.includes(':generateContent'),
   whole,
   read(body) {
     const { functionCallingConfig, declarations } = callingOf(body)
