@@ -16,7 +16,7 @@ import { describe, expect, onTestFinished, test } from 'vitest'
 import type { Subject } from './conformance/subject.ts'
 import { subjects } from './conformance/subjects/index.ts'
 import { type Script, startFaultServer } from './faults/fault-server.ts'
-import { collectUntilError, liveResources, until } from './support.ts'
+import { collectUntilError, liveResources, timeToClose, until } from './support.ts'
 
 const words = 'The service has a bad day.'
 const ask = tool({ name: 'ask', input: { properties: { message: { type: 'string' } } } })
@@ -210,15 +210,14 @@ describe.each(subjects)('a stalled consumer of an endless answer of $name', (sub
     const rss = process.memoryUsage.rss()
     const view = open(client.stream({ messages: [{ role: 'user', content: 'Hello' }] }) as ResponseStream)
     await view.next()
-    const { socket, closed } = server.connections[0]!
+    const { socket } = server.connections[0]!
     // Until the server can write no more.
     for (let taken = -1; taken !== socket.bytesWritten; await sleep(100)) taken = socket.bytesWritten
     expect(socket.bytesWritten).toBeGreaterThan(100_000)
     expect(socket.bytesWritten).toBeLessThan(8 * 2 ** 20)
     expect(process.memoryUsage.rss() - rss).toBeLessThan(50 * 2 ** 20)
-    const leftAt = performance.now()
     await view.return!()
-    expect((await closed) - leftAt).toBeLessThan(100)
+    expect(await timeToClose(server.connections[0]!)).toBeLessThan(100)
   })
 })
 
@@ -235,7 +234,7 @@ describe('a run that nobody waits for', () => {
     onTestFinished(() => server.stop())
     const script = [`--import`, `./scripts/use-sources.ts`, 'tests/faults/unattended.ts', server.baseURL, ending]
     const child = spawn(process.execPath, script, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] })
-    const killer = setTimeout(() => child.kill(), 15_000)
+    const killer = setTimeout(() => child.kill(), 30_000)
     onTestFinished(() => clearTimeout(killer))
     let printed = ''
     for (const stream of [child.stdout, child.stderr]) stream.on('data', (piece) => (printed += String(piece)))
@@ -245,6 +244,6 @@ describe('a run that nobody waits for', () => {
     const asked = subjects.length * (ending === 'success' ? 4 : 3)
     expect(server.requests.length).toBe(asked)
     // Connections that could serve again are kept for some seconds, but not the process with them.
-    expect(over - server.requests.at(-1)!.at).toBeLessThan(2000)
+    expect(over - server.requests.at(-1)!.at).toBeLessThan(4000)
   })
 })

@@ -186,3 +186,13 @@ export async function until(isSo: () => boolean, milliseconds = 5000): Promise<v
   const deadline = performance.now() + milliseconds
   while (!isSo() && performance.now() < deadline) await new Promise((resolve) => setTimeout(resolve, 10))
 }
+
+/** Resolves with the milliseconds until a connection is closed, without those in which the machine did not let this process run. */
+export async function timeToClose(connection: { readonly isClosed: boolean }): Promise<number> {
+  let passed = 0
+  for (let from = performance.now(); !connection.isClosed && passed < 5000; from = performance.now()) {
+    await new Promise((resolve) => setTimeout(resolve, 2))
+    passed += Math.min(performance.now() - from, 10)
+  }
+  return passed
+}
