@@ -54,7 +54,12 @@ export function framesOf(
   payload: Parameters<typeof simulate>[0],
   options: SimulateOptions = {},
 ): string[] {
-  const request = { url: '/models/model-a:streamGenerateContent', method: 'POST', headers: new Headers(), body: {} }
+  const request = {
+    url: '/models/model-a:streamGenerateContent',
+    method: 'POST',
+    headers: new Headers(),
+    body: { stream: true },
+  }
   const { body, reads } = simulate(payload, { provider: wire.name, deltaChars: 6, ...options })(request)
   const bytes = Buffer.from(body as string)
   let start = 0
