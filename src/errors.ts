@@ -160,6 +160,12 @@ export function asLLMError(error: unknown, phase: ErrorPhase): LLMError {
   })
 }
 
+/** The error for a source that ends before its `finish`. */
+export function unfinished(provider: string): StreamError {
+  const message = `${provider} ended its stream without saying that the answer is complete.`
+  return new StreamError('stream_truncated', message, { retryable: true, phase: 'stream' })
+}
+
 /**
  * Adds facts that only an outer layer knows (provider, model, attempt, partial …); those already set stay.
  */

@@ -12,6 +12,7 @@ import {
   LLMTimeoutError,
   OutputError,
   StreamError,
+  unfinished,
   UsageError,
 } from './errors.ts'
 import { EventQueue } from './event-queue.ts'
@@ -460,8 +461,7 @@ export class ResponseStream<
     this.#isReading = false
     if (this.#isSettled || this.#hasFinished) return
     if (!batch) {
-      const message = `${this.#options.provider} ended its stream without saying that the answer is complete.`
-      this.#fail(new StreamError('stream_truncated', message, { retryable: true, phase: 'stream' }))
+      this.#fail(unfinished(this.#options.provider))
       return
     }
     this.#metrics.onChunk()

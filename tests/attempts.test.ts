@@ -117,6 +117,11 @@ describe('retry()', () => {
     ])
   })
 
+  test('repeats what ended without saying that it was complete', async () => {
+    const provider = attempts([[start]], [], hello)
+    await expect(settled(retried(provider).final())).resolves.toMatchObject({ text: 'Hello', metrics: { attempts: 3 } })
+  })
+
   test('tells `onAttempt` of each attempt that another follows', async () => {
     const failures: AttemptFailure[] = []
     const provider = attempts([overloaded()], [cut()], hello)

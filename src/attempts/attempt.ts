@@ -5,6 +5,7 @@ import {
   isLLMError,
   type LLMError,
   LLMTimeoutError,
+  unfinished,
   UsageError,
 } from '../errors.ts'
 import type { StreamEvent } from '../events.ts'
@@ -178,6 +179,7 @@ class Attempt implements Batches {
     this.#waitingSince = now
     this.#lastByte = this.#waited
     if (done) {
+      if (this.#stage !== 'over') throw unfinished(this.#provider.name)
       this.#settle()?.resolve({ done, value: undefined })
       this.#end()
       return
