@@ -15,6 +15,7 @@ const requestOptions: readonly string[] = [
   'topP',
   'stop',
   'reasoning',
+  'metadata',
   'providerOptions',
   'raw',
   'fields',
@@ -61,6 +62,7 @@ export function checkRequest(request: StreamRequest, provider: string): void {
     topP,
     stop,
     reasoning,
+    metadata,
     providerOptions,
     onInvalid,
     onInterrupted,
@@ -93,6 +95,7 @@ export function checkRequest(request: StreamRequest, provider: string): void {
     "`onInterrupted` must be 'fail' or 'restart'",
   )
   expect(signal === undefined || signal instanceof AbortSignal, '`signal` must be an AbortSignal')
+  expect(metadata === undefined || (typeof metadata === 'object' && metadata !== null), '`metadata` must be an object')
   for (const [name, options] of Object.entries((providerOptions ?? {}) as Members)) {
     const isObject = typeof options === 'object' && options !== null
     expect(isObject, `\`providerOptions\` is keyed by provider name: { ${provider}: { ${name}: … } }`)

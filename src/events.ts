@@ -35,6 +35,8 @@ export interface StartEvent {
   readonly toolInput: ToolInputChannel
   /** Which attempt this is, counted from 1. */
   readonly attempt?: number | undefined
+  /** Whether the answer is one that was given before. */
+  readonly cached?: boolean | undefined
   readonly warnings?: readonly LLMWarning[] | undefined
 }
 
@@ -203,6 +205,9 @@ export interface Metrics {
   readonly durationMs: number
   /** How often a provider was asked. */
   readonly attempts: number
+  /** How long the request waited for its turn. */
+  readonly queuedMs: number
+  readonly cached: boolean
   /** Network reads, or events where the provider does not hand out reads. */
   readonly chunks: number
   /** Characters of text, reasoning and tool arguments. */

@@ -43,6 +43,10 @@ export interface ProviderContext {
   readonly showsReasoning?: boolean | undefined
   /** To be told of an attempt that failed when another is to follow. */
   readonly onAttemptFailed?: ((failure: AttemptFailure) => void) | undefined
+  /** To be told how long the request waited for its turn, in milliseconds. */
+  readonly onQueued?: ((milliseconds: number) => void) | undefined
+  /** Calls back once the answer is known to be complete and valid; never where it is not. Nobody waits for the callback. */
+  readonly afterSuccess?: ((callback: () => void) => void) | undefined
 }
 
 /** When a run has to be over. */

@@ -129,6 +129,8 @@ export interface LLMRequest {
    * and `fallback()` begin anew, after a `restart` event.
    */
   readonly onInterrupted?: 'fail' | 'restart' | undefined
+  /** For middleware: whose request it is, and the like. No provider gets it. */
+  readonly metadata?: Readonly<Record<string, unknown>> | undefined
   /** By provider name, passed through as they are: `{ anthropic: { top_k: 5 } }`. */
   readonly providerOptions?: Readonly<Record<string, Readonly<Record<string, unknown>>>> | undefined
   /** Also emit the provider's own events, as `raw`. Default false. */

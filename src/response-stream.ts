@@ -447,6 +447,8 @@ export class ResponseStream<
       deadline: this.#deadline,
       showsReasoning: this.#hasLoop || this.#emitter.listenerCount('reasoning-delta') > 0,
       onAttemptFailed: (failure) => this.#onAttemptFailed(failure),
+      onQueued: (milliseconds) => this.#metrics.onQueued(milliseconds),
+      afterSuccess: (callback) => this.#onSettled(() => this.#response && queueMicrotask(callback)),
     }
     return toBatches(this.#options.stream(this.#options.request, context))
   }
@@ -490,7 +492,7 @@ export class ResponseStream<
       case 'start':
         this.#start ??= event
         this.#warnings.push(...(event.warnings ?? []))
-        this.#emit({ ...event, attempt: event.attempt ?? 1, cached: false, seq: ++this.#seq })
+        this.#emit({ ...event, attempt: event.attempt ?? 1, cached: event.cached ?? false, seq: ++this.#seq })
         return
       case 'text-delta':
         this.#metrics.onText()
@@ -651,7 +653,7 @@ export class ResponseStream<
   #succeed(finish: ProviderFinishEvent, calls: readonly ToolCallEvent[], output: unknown): void {
     if (this.#isSettled) return
     const { finishReason, providerFinishReason, usage } = finish
-    const metrics = this.#metrics.take(this.#attempt)
+    const metrics = this.#metrics.take({ attempts: this.#attempt, cached: this.#start?.cached ?? false })
     const inputs = new Map(this.#accumulator.toolCalls.map(({ toolCallId, input }) => [toolCallId, input]))
     const { provider, model } = this.#options
     this.#response = {

@@ -8,9 +8,14 @@ export class RunMetrics {
   #firstFieldAt: number | undefined
   #chunks = 0
   #characters = 0
+  #queuedMs = 0
 
   onChunk(): void {
     this.#chunks++
+  }
+
+  onQueued(milliseconds: number): void {
+    this.#queuedMs += milliseconds
   }
 
   onEvent(): void {
@@ -29,7 +34,7 @@ export class RunMetrics {
     this.#characters += count
   }
 
-  take(attempts: number): Metrics {
+  take({ attempts, cached }: Pick<Metrics, 'attempts' | 'cached'>): Metrics {
     const since = (time: number | undefined): number | undefined =>
       time === undefined ? undefined : time - this.#startedAt
     return {
@@ -38,6 +43,8 @@ export class RunMetrics {
       timeToFirstFieldMs: since(this.#firstFieldAt),
       durationMs: performance.now() - this.#startedAt,
       attempts,
+      queuedMs: this.#queuedMs,
+      cached,
       chunks: this.#chunks,
       characters: this.#characters,
     }
