@@ -43,6 +43,8 @@ export interface ProviderContext {
   readonly showsReasoning?: boolean | undefined
   /** To be told of an attempt that failed when another is to follow. */
   readonly onAttemptFailed?: ((failure: AttemptFailure) => void) | undefined
+  /** To be told that a function of the user's threw where the run goes on without it; `name` is what it is called. */
+  readonly onConsumerError?: ((name: string, cause: unknown) => void) | undefined
 }
 
 /** When a run has to be over. */
