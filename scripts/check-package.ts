@@ -1,5 +1,6 @@
 /**
- * Packs the library and installs the tarball into an empty folder. There every entry is loaded without its SDK, then with the
+ * Packs the library, looks at what is in the tarball and whether another build makes the same, and installs it into an empty
+ * folder. There every entry is loaded without its SDK, then with the
  * SDKs the README's example is run and type-checked, and the demo run over every provider.
  */
 import { execFileSync } from 'node:child_process'
@@ -7,7 +8,15 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
+interface Packed {
+  readonly filename: string
+  /** A hash of the tarball. */
+  readonly integrity: string
+  readonly files: readonly { readonly path: string }[]
+}
+
 interface Manifest {
+  readonly scripts: Readonly<Record<string, string>>
   readonly devDependencies: Readonly<Record<string, string>>
 }
 
@@ -37,11 +46,34 @@ function aloneScript(entry: string, factory: string, isEsm: boolean): string {
 }
 
 const root = join(import.meta.dirname, '..')
-const { devDependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as Manifest
+const { devDependencies, scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as Manifest
 const folder = mkdtempSync(join(tmpdir(), 'fieldstream-package-'))
 
 function run(command: string, ...args: string[]): string {
   return execFileSync(command, args, { cwd: folder, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] })
+}
+
+function pack(): Packed {
+  const printed = execFileSync('npm', ['pack', '--json', '--pack-destination', folder], { cwd: root, encoding: 'utf8' })
+  return (JSON.parse(printed) as [Packed])[0]
+}
+
+/** Nothing but what is meant to be there, nothing that runs at installation, and nothing of the machine that built it. */
+function checkContents({ integrity, files }: Packed): void {
+  const isMeant = (path: string): boolean =>
+    /^(?:dist\/[\w.-]+\.(?:js|cjs|d\.ts|d\.cts)|package\.json|README\.md|CHANGELOG\.md|LICENSE)$/.test(path)
+  const others = files.filter(({ path }) => !isMeant(path))
+  if (others.length > 0)
+    throw new Error(`In the tarball, but not meant to be: ${others.map(({ path }) => path).join(', ')}`)
+  const hooks = Object.keys(scripts).filter((name) => /^(?:pre|post)?(?:install|prepare)$/.test(name))
+  if (hooks.length > 0) throw new Error(`Scripts that would run at installation: ${hooks.join(', ')}`)
+  for (const { path } of files) {
+    if (readFileSync(join(root, path), 'utf8').includes(root))
+      throw new Error(`${path} names the folder it was built in`)
+  }
+  execFileSync('npm', ['run', 'build'], { cwd: root, stdio: 'ignore' })
+  if (pack().integrity !== integrity) throw new Error('A second build makes another tarball')
+  console.log(`the tarball holds its ${files.length} files and no others, and another build makes the same`)
 }
 
 /** The example as CommonJS: `require` for `import`, and a function around its top-level `await`. */
@@ -55,9 +87,8 @@ function toCommonJs(source: string): string {
 }
 
 try {
-  const [packed] = JSON.parse(
-    execFileSync('npm', ['pack', '--json', '--pack-destination', folder], { cwd: root, encoding: 'utf8' }),
-  ) as [{ filename: string }]
+  const packed = pack()
+  checkContents(packed)
   writeFileSync(join(folder, 'package.json'), '{ "private": true, "type": "module" }')
   const install = (...names: string[]): void => {
     const pinned = names.map((name) => (name in devDependencies ? `${name}@${devDependencies[name]!}` : name))

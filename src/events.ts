@@ -162,7 +162,7 @@ export interface FieldDeltaEvent<Field extends string = string> {
   readonly path: string
   /** What the path's captures matched. */
   readonly params: Readonly<Record<string, string>>
-  /** Never empty; half a surrogate pair only where the value itself holds one. */
+  /** Empty only where, after a `restart`, a value ends before what was shown of it; half a surrogate pair only where the value itself holds one. */
   readonly delta: string
   /** Characters (UTF-16 code units) of this field so far, this delta included. */
   readonly length: number

@@ -47,6 +47,8 @@ export interface ProviderContext {
   readonly onQueued?: ((milliseconds: number) => void) | undefined
   /** Calls back once the answer is known to be complete and valid; never where it is not. Nobody waits for the callback. */
   readonly afterSuccess?: ((callback: () => void) => void) | undefined
+  /** To be told that a function of the user's threw where the run goes on without it; `name` is what it is called. */
+  readonly onConsumerError?: ((name: string, cause: unknown) => void) | undefined
 }
 
 /** When a run has to be over. */

@@ -329,6 +329,11 @@ export class ResponseStream<
   #deltas(
     accepts: (event: ResponseEvent) => event is Extract<ResponseEvent, { delta: string }>,
   ): AsyncIterableIterator<string, undefined> {
+    if (this.#options.request.onInterrupted === 'restart')
+      throw new UsageError(
+        'invalid_argument',
+        "`textStream` and `fields()` cannot say which text is void after a `restart`: loop over the events, or leave out `onInterrupted: 'restart'`.",
+      )
     // Leaving the only view there is cancels the run; others may go on without this one.
     const events = this.#subscribe(accepts, () => {
       if (!this.#isDriven && this.#queues.size === 0) this.abort('consumer_return')
@@ -372,26 +377,27 @@ export class ResponseStream<
       if (this.#error && type !== 'error') return
       try {
         const result = listener(event)
-        if (result instanceof Promise) result.catch((error: unknown) => this.#reportListener(type, error))
+        if (result instanceof Promise)
+          result.catch((error: unknown) => this.#reportConsumer(`A listener for "${type}"`, error))
       } catch (error) {
-        this.#reportListener(type, error)
+        this.#reportConsumer(`A listener for "${type}"`, error)
       }
     }
     known.set(listener, guarded)
     return guarded
   }
 
-  #reportListener(type: string, cause: unknown): void {
-    this.#report(
-      new ConsumerError('consumer_error', `A listener for "${type}" threw; the run goes on.`, {
-        phase: 'consume',
-        cause,
-      }),
-    )
+  #reportConsumer(what: string, cause: unknown): void {
+    this.#report(new ConsumerError('consumer_error', `${what} threw; the run goes on.`, { phase: 'consume', cause }))
   }
 
   #report(error: LLMError): void {
-    callHook(this.#options.onError, error)
+    try {
+      const result: unknown = this.#options.onError?.(error)
+      if (result instanceof Promise) result.catch(() => undefined)
+    } catch {
+      // A hook for errors that fails has nobody left to tell.
+    }
   }
 
   #onSettled(callback: () => void): void {
@@ -449,6 +455,7 @@ export class ResponseStream<
       onAttemptFailed: (failure) => this.#onAttemptFailed(failure),
       onQueued: (milliseconds) => this.#metrics.onQueued(milliseconds),
       afterSuccess: (callback) => this.#onSettled(() => this.#response && queueMicrotask(callback)),
+      onConsumerError: (name, cause) => this.#reportConsumer(`\`${name}\``, cause),
     }
     return toBatches(this.#options.stream(this.#options.request, context))
   }
@@ -456,7 +463,12 @@ export class ResponseStream<
   #onAttemptFailed(failure: AttemptFailure): void {
     if (this.#isSettled) return
     this.#failures.push(failure)
-    callHook(this.#options.onAttempt, failure)
+    try {
+      const result: unknown = this.#options.onAttempt?.(failure)
+      if (result instanceof Promise) result.catch((error: unknown) => this.#reportConsumer('`onAttempt`', error))
+    } catch (error) {
+      this.#reportConsumer('`onAttempt`', error)
+    }
   }
 
   #onBatch(batch: readonly StreamEvent[] | undefined): void {
@@ -532,6 +544,7 @@ export class ResponseStream<
         return
       case 'finish':
         this.#usage = event.usage
+        this.#emitCut()
         this.#accumulate(event)
         this.#complete(event)
         return
@@ -554,6 +567,7 @@ export class ResponseStream<
     const watchError = event.type === 'tool-input-delta' ? this.#watch(event) : undefined
     for (const fieldEvent of fieldEvents) {
       this.#metrics.onField()
+      if (fieldEvent.type === 'field-end') this.#emitCut(fieldEvent)
       if (fieldEvent.type === 'field-delta') this.#emitDelta(fieldEvent)
       else this.#emit({ ...fieldEvent, seq: ++this.#seq })
       if (fieldEvent.type === 'field-end' && fieldEvent.valid === false && onInvalid === 'abort')
@@ -574,6 +588,12 @@ export class ResponseStream<
     this.#textLength = 0
     for (const watcher of this.#watchers) watcher.restart()
     this.#emit({ ...event, shown: this.#shown?.restart() ?? [], seq: ++this.#seq })
+  }
+
+  /** Takes back what was shown of a value, or of the text, that turned out shorter in the attempt after. */
+  #emitCut(closed?: FieldEndEvent): void {
+    const cut = this.#shown?.end(closed)
+    if (cut) this.#emit({ ...cut, seq: ++this.#seq })
   }
 
   #emitDelta(event: Parameters<ShownTexts['show']>[0]): void {
@@ -682,7 +702,7 @@ export class ResponseStream<
   #fail(cause: unknown): void {
     if (this.#isSettled) return
     const { provider, model } = this.#options
-    const error = asLLMError(cause, this.#phase)
+    const error = ownError(asLLMError(cause, this.#phase))
     this.#error = describeError(error, {
       provider,
       model,
@@ -751,13 +771,11 @@ async function leave(source: Batches): Promise<void> {
   }
 }
 
-function callHook<Fact>(hook: ((fact: Fact) => void) | undefined, fact: Fact): void {
-  try {
-    const result: unknown = hook?.(fact)
-    if (result instanceof Promise) result.catch(() => undefined)
-  } catch {
-    // A hook that fails has nobody left to tell.
-  }
+/** The error for this run alone: one that another run failed with already has what arrived there. */
+function ownError(error: LLMError): LLMError {
+  if (!('partial' in error)) return error
+  const { partial: _, attempts: __, attempt: ___, usage: ____, ...facts } = Object.getOwnPropertyDescriptors(error)
+  return Object.create(Object.getPrototypeOf(error) as object, facts) as LLMError
 }
 
 function outOfTime(timeoutMs: number): LLMTimeoutError {

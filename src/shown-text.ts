@@ -1,10 +1,13 @@
-import type { FieldDeltaEvent, ShownText, TextDeltaEvent } from './events.ts'
+import type { FieldDeltaEvent, FieldEndEvent, ShownText, TextDeltaEvent } from './events.ts'
 
 interface Shown {
   readonly field: string | undefined
   readonly path: string | undefined
   text: string
 }
+
+/** No field has it. */
+const textKey = ''
 
 type TextDelta = TextDeltaEvent & { readonly length: number }
 
@@ -21,7 +24,7 @@ export class ShownTexts {
   /** Returns what is to be shown of a delta: nothing where all of it was shown before. */
   show<Delta extends TextDelta | FieldDeltaEvent>(event: Delta): Delta | undefined {
     const isField = event.type === 'field-delta'
-    const key = isField ? `${this.#callOf(event.toolCallId)}\n${event.field}\n${event.path}` : ''
+    const key = isField ? this.#keyOf(event) : textKey
     let shown = this.#now.get(key)
     if (!shown) {
       shown = { field: isField ? event.field : undefined, path: isField ? event.path : undefined, text: '' }
@@ -38,6 +41,17 @@ export class ShownTexts {
     return repeated === event.delta.length ? undefined : { ...event, delta: event.delta.slice(repeated) }
   }
 
+  /** The delta that cuts a field that closed, or without one the text, where more of it was shown before than there is now. */
+  end(closed?: FieldEndEvent): TextDelta | FieldDeltaEvent | undefined {
+    const key = closed ? this.#keyOf(closed) : textKey
+    const length = this.#now.get(key)?.text.length ?? 0
+    if ((this.#before.get(key)?.text.length ?? 0) <= length) return undefined
+    this.#before.delete(key)
+    if (!closed) return { type: 'text-delta', delta: '', length }
+    const { field, path, params, toolCallId, toolName } = closed
+    return { type: 'field-delta', field, path, params, delta: '', length, toolCallId, toolName }
+  }
+
   /** Begins anew; returns what was shown. */
   restart(): ShownText[] {
     // What a failed attempt repeated in part is still to be seen in full.
@@ -48,6 +62,10 @@ export class ShownTexts {
     this.#now = new Map()
     this.#calls.clear()
     return [...this.#before.values()].map(({ field, path, text }) => ({ field, path, length: text.length }))
+  }
+
+  #keyOf({ toolCallId, field, path }: Pick<FieldDeltaEvent, 'toolCallId' | 'field' | 'path'>): string {
+    return `${this.#callOf(toolCallId)}\n${field}\n${path}`
   }
 
   #callOf(toolCallId: string | undefined): number {

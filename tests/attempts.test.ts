@@ -16,6 +16,8 @@ import {
   type StreamEvent,
   timeout,
   tool,
+  UsageError,
+  xmlTools,
 } from 'fieldstream'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
@@ -34,6 +36,7 @@ import {
   streamOf,
   text,
   thrownBy,
+  turn,
 } from './support.ts'
 
 const overloaded = (retryAfterMs?: number): HttpError =>
@@ -467,6 +470,126 @@ describe('fallback()', () => {
   })
 })
 
+describe('what one request comes to', () => {
+  test('is no reason to spare a target others', async () => {
+    const unsupported = new UsageError('unsupported', 'Not here.', { phase: 'request' })
+    const first = attempts([unsupported], hello)
+    const second = attempts(hello)
+    const provider = fallback(first, second)
+    await streamOf(provider).final()
+    await streamOf(provider).final()
+    expect([first.times.length, second.times.length]).toEqual([2, 1])
+  })
+
+  test('is its own error where it cannot be sent to anybody', async () => {
+    const wrong = new UsageError('invalid_argument', 'No JSON.')
+    const second = attempts(hello)
+    expect(await rejectionOf(streamOf(fallback(attempts([wrong]), second)).final())).toBe(wrong)
+    expect(second.times).toHaveLength(0)
+  })
+
+  test('is a reason to spare a target that breaks off in the middle', async () => {
+    const first = attempts([[start, text('a')], cut()])
+    const second = attempts(hello)
+    const provider = fallback(first, second)
+    expect(await rejectionOf(streamOf(provider).final())).toMatchObject({ code: 'stream_truncated' })
+    await streamOf(provider).final()
+    expect([first.times.length, second.times.length]).toEqual([1, 1])
+  })
+
+  test('is enough to trust a target again once something of it is seen', async () => {
+    const first = attempts([overloaded()], hello)
+    const second = attempts(hello)
+    const provider = fallback([first, second], { coolDown: 1000 })
+    await streamOf(provider).final()
+    await vi.advanceTimersByTimeAsync(1000)
+    for await (const event of streamOf(provider)) if (event.type === 'text-delta') break
+    await streamOf(provider).final()
+    expect([first.times.length, second.times.length]).toEqual([3, 1])
+  })
+
+  test('is over for the next attempt when its owner ends it on hearing of a failure', async () => {
+    const second = attempts(hello)
+    const ended = streamOf(fallback(attempts([overloaded()]), second), {}, { onAttempt: () => ended.abort('enough') })
+    expect(await rejectionOf(ended.final())).toMatchObject({ reason: 'enough' })
+    const provider = attempts([overloaded(3000)], hello)
+    const waiting = streamOf(provider, {}, { middleware: [retry()], onAttempt: () => waiting.abort('enough') })
+    expect(await rejectionOf(waiting.final())).toMatchObject({ reason: 'enough' })
+    await turn()
+    expect(vi.getTimerCount()).toBe(0)
+    expect([second.times.length, provider.times.length]).toEqual([0, 1])
+  })
+
+  test('names in an error the provider whose answer was empty', async () => {
+    const empty = named(attempts([[start, finish('stop')]]), 'first')
+    const failures: AttemptFailure[] = []
+    const stream = streamOf(fallback(empty, attempts(hello)), {}, { onAttempt: (failure) => failures.push(failure) })
+    await stream.final()
+    expect(failures).toMatchObject([{ provider: 'first', model: 'first-1', error: { code: 'empty_response' } }])
+  })
+
+  test('is not hidden by a function of the user that throws', async () => {
+    const told: LLMError[] = []
+    const onError = (error: LLMError): void => void told.push(error)
+    const no = (): never => {
+      throw new Error('no')
+    }
+    const retrying = streamOf(attempts([overloaded()]), {}, { middleware: [retry({ retryOn: no })], onError })
+    expect(await rejectionOf(retrying.final())).toMatchObject({ code: 'overloaded', status: 529 })
+    const falling = fallback([attempts([overloaded()]), attempts(hello)], { fallbackOn: no })
+    expect(await rejectionOf(streamOf(falling, {}, { onError }).final())).toMatchObject({ code: 'overloaded' })
+    const hooked = fallback(attempts([overloaded()]), attempts(hello))
+    await streamOf(hooked, {}, { onError, onAttempt: no }).final()
+    expect(told.map(({ code, message }) => [code, message])).toEqual([
+      ['consumer_error', '`retryOn` threw; the run goes on.'],
+      ['overloaded', 'Busy.'],
+      ['consumer_error', '`fallbackOn` threw; the run goes on.'],
+      ['overloaded', 'Busy.'],
+      ['consumer_error', '`onAttempt` threw; the run goes on.'],
+    ])
+    expect(() => fallback([attempts(hello), attempts(hello)], { fallbackOn: 'all' as never })).toThrow(
+      'must be a function',
+    )
+  })
+
+  test('is not told to another run that fails with the same error', async () => {
+    const error = cut()
+    const first = (await rejectionOf(streamOf(attempts([[start, text('secret')], error])).final())) as LLMError
+    const second = (await rejectionOf(streamOf(attempts([[start, text('b')], error])).final())) as LLMError
+    expect([first.partial?.text, second.partial?.text]).toEqual(['secret', 'b'])
+    expect(second).toBeInstanceOf(StreamError)
+    expect(second).toMatchObject({ name: 'StreamError', code: 'stream_truncated', message: 'Cut.' })
+  })
+})
+
+describe('a service that refuses to stream', () => {
+  test('is still asked to stream other kinds of request', async () => {
+    const refused = (): Error => new HttpError('streaming_unsupported', 'No.', { status: 400 })
+    const asked: string[] = []
+    const script = async function* (how: string, fails: boolean) {
+      asked.push(how)
+      await Promise.resolve()
+      if (fails) throw refused()
+      for (const batch of hello) yield* batch
+    }
+    const provider: Provider = {
+      name: 'partly',
+      model: 'partly-1',
+      stream: ({ tools = [] }) => script('stream', tools.length > 0),
+      generate: () => script('generate', false),
+    }
+    const run = (tools: ReturnType<typeof tool>[]): Promise<unknown> => streamOf(provider, { tools }).final()
+    await run([])
+    await run([answer])
+    await run([answer])
+    await run([])
+    expect(asked).toEqual(['stream', 'stream', 'generate', 'generate', 'stream'])
+    await vi.advanceTimersByTimeAsync(600_000)
+    await run([answer])
+    expect(asked.slice(5)).toEqual(['stream', 'generate'])
+  })
+})
+
 describe("onInterrupted: 'restart'", () => {
   const restarted = (provider: Provider, request = {}) =>
     streamOf(provider, { onInterrupted: 'restart', ...request }, { middleware: [retry()] })
@@ -560,13 +683,44 @@ describe("onInterrupted: 'restart'", () => {
           const last = texts.at(-1)!.join('')
           const { text: final } = await stream.final()
           expect(final).toBe(last)
-          // Where the last attempt wrote less than was shown, `finish` says that no more comes.
-          expect(shownBy(events).slice(0, last.length)).toBe(last)
+          expect(shownBy(events)).toBe(last)
           for (const event of events) if (event.type === 'text-delta') expect(event.delta.isWellFormed()).toBe(true)
         },
       ),
       { numRuns: 300 },
     )
+  })
+
+  test('names what was last seen, however deep the attempts are nested', async () => {
+    const first = named(attempts([[start, text('a')], cut()], hello), 'first')
+    const second = named(attempts([[start, text('b')], cut()]), 'second')
+    const provider = fallback([first, second], { coolDown: 0 })
+    const events = await settled(collect(restarted(provider)))
+    expect(
+      events.flatMap((event) => (event.type === 'restart' ? [[event.from.provider, event.to.provider]] : [])),
+    ).toEqual([
+      ['first', 'second'],
+      ['second', 'first'],
+    ])
+  })
+
+  test('reads the tags of the new attempt afresh in xmlTools()', async () => {
+    const first = attempts([[start], [text('Well <tool_call>{"name":"answer","argu')], cut()])
+    const second = attempts([
+      [start],
+      [text('Well <tool_call>{"name":"answer","arguments":{"q":"x"}}</tool_call>')],
+      [finish('stop')],
+    ])
+    const stream = restarted(xmlTools(fallback(first, second)), { tools: [answer] })
+    const events = await settled(collect(stream))
+    expect(await stream.final()).toMatchObject({ toolCalls: [{ toolName: 'answer', input: { q: 'x' } }] })
+    expect(shownBy(events)).toBe('Well')
+  })
+
+  test('cannot be had of views that could not say what is void', () => {
+    const stream = restarted(attempts(hello), { fields: { a: 'a' } })
+    expect(() => stream.textStream).toThrow('`textStream` and `fields()` cannot say which text is void')
+    expect(thrownBy(() => stream.fields('a'))).toMatchObject({ code: 'invalid_argument' })
   })
 
   test('is not had of middleware that does not retry', async () => {

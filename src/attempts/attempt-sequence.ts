@@ -1,4 +1,4 @@
-import { AbortedError, asLLMError, type LLMError, StreamError } from '../errors.ts'
+import { AbortedError, asLLMError, describeError, type LLMError, StreamError } from '../errors.ts'
 import type { RestartEvent, StreamEvent, Target } from '../events.ts'
 import { type AttemptFailure, fromBatches, type ProviderContext, type StreamEvents, toBatches } from '../provider.ts'
 import type { LLMRequest } from '../request.ts'
@@ -13,14 +13,16 @@ export interface NextAttempt {
 export interface AttemptPolicy {
   /** Begins the next attempt. */
   open(context: ProviderContext): StreamEvents
+  /** Something of the attempt can be seen. */
+  onVisible?(): void
   /**
-   * What is to follow; nothing where the error stands.
+   * What is to follow; nothing where the error stands. Without `mayContinue` nothing can: the attempt was seen, or the run is over.
    *
    * @throws PolicyError instead of `error` where there is more to say.
    */
-  onFailure(error: LLMError): NextAttempt | undefined
+  onFailure(error: LLMError, mayContinue: boolean): NextAttempt | undefined
   /** An answer is complete. */
-  onSuccess(target: Target): void
+  onSuccess?(target: Target): void
   /** Whether an answer without any text and call is a failure. */
   refusesEmpty?(): boolean
 }
@@ -40,26 +42,31 @@ async function* readAttempts(
   policy: AttemptPolicy,
 ): AsyncGenerator<readonly StreamEvent[], void, undefined> {
   const { signal } = context
-  /** The attempt that was seen, and what ended it. */
+  const mayRestart = request.onInterrupted === 'restart'
+  /** The target that was seen, and what ended its attempt. */
   let seen: Target | undefined
   let reason: RestartEvent['reason'] | undefined
   for (let { attempt } = context; ; attempt++) {
     let held: StreamEvent[] | undefined = []
+    let hasContent = false
     try {
       const events = policy.open({ ...context, attempt })
       for await (let batch of { [Symbol.asyncIterator]: () => toBatches(events) }) {
+        hasContent ||= batch.some(isContent)
+        if (!hasContent && batch.some(isStop) && (!seen || mayRestart) && policy.refusesEmpty?.())
+          throw describeError(emptyAnswer(), targetOf([...(held ?? []), ...batch]) ?? seen ?? {})
         if (held) {
           held.push(...batch)
           if (!batch.some((event) => isVisible(event, context))) continue
-          if (policy.refusesEmpty?.() && isEmpty(held)) throw emptyAnswer()
           batch = held
           held = undefined
-          const target = targetOf(batch)
-          if (seen && reason) batch = [{ type: 'restart', attempt, reason, from: seen, to: target }, ...batch]
-          seen = target
-        }
+          const to = targetOf(batch) ?? { provider: '', model: '' }
+          if (seen && reason) batch = [{ type: 'restart', attempt, reason, from: seen, to }, ...batch]
+          seen = to
+          policy.onVisible?.()
+        } else if (batch[0]?.type === 'restart') seen = batch[0].to
         // The answer is complete before anybody hears of it.
-        if (batch.at(-1)?.type === 'finish') policy.onSuccess(seen!)
+        if (batch.at(-1)?.type === 'finish') policy.onSuccess?.(seen!)
         yield batch
       }
       if (held && held.length > 0) yield held
@@ -68,7 +75,7 @@ async function* readAttempts(
       const error = asLLMError(cause, 'stream')
       let next: NextAttempt | undefined
       try {
-        if (!signal.aborted && (!seen || request.onInterrupted === 'restart')) next = policy.onFailure(error)
+        next = policy.onFailure(error, !signal.aborted && (!seen || mayRestart))
       } finally {
         // Whoever hears of the failure hears first of what there was, as if there had been this attempt only.
         if (!next && !seen && held && held.length > 0) yield held
@@ -78,7 +85,7 @@ async function* readAttempts(
       if (!held) reason = { code: error.code, message: error.message }
       const { provider, model } = error
       context.onAttemptFailed?.({ attempt, provider, model, error, ...next })
-      if (next.delayMs > 0) await sleep(next.delayMs, signal)
+      await sleep(next.delayMs, signal)
     }
   }
 }
@@ -99,10 +106,12 @@ function isVisible({ type }: StreamEvent, { showsReasoning = true }: ProviderCon
   }
 }
 
-/** Whether an answer is complete, and there is nothing in it. */
-function isEmpty(events: readonly StreamEvent[]): boolean {
-  const isWanted = ({ type }: StreamEvent): boolean => type === 'text-delta' || type === 'tool-input-start'
-  return events.some((event) => event.type === 'finish' && event.finishReason === 'stop') && !events.some(isWanted)
+function isContent({ type }: StreamEvent): boolean {
+  return type === 'text-delta' || type === 'tool-input-start'
+}
+
+function isStop(event: StreamEvent): boolean {
+  return event.type === 'finish' && event.finishReason === 'stop'
 }
 
 function emptyAnswer(): StreamError {
@@ -112,17 +121,21 @@ function emptyAnswer(): StreamError {
   })
 }
 
-function targetOf(batch: readonly StreamEvent[]): Target {
+function targetOf(batch: readonly StreamEvent[]): Target | undefined {
   const start = batch.find((event) => event.type === 'start')
-  return { provider: start?.provider ?? '', model: start?.model ?? '' }
+  return start && { provider: start.provider, model: start.model }
 }
 
 /** @throws AbortedError as soon as the signal fires. */
-function sleep(milliseconds: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve, reject) => {
+async function sleep(milliseconds: number, signal: AbortSignal): Promise<void> {
+  const aborted = (): AbortedError => new AbortedError(signal.reason, { phase: 'connect' })
+  // Whoever heard of the failure may have ended the run.
+  if (signal.aborted) throw aborted()
+  if (milliseconds === 0) return
+  await new Promise<void>((resolve, reject) => {
     const onAbort = (): void => {
       clearTimeout(timer)
-      reject(new AbortedError(signal.reason, { phase: 'connect' }))
+      reject(aborted())
     }
     const timer = setTimeout(() => {
       signal.removeEventListener('abort', onAbort)
@@ -130,4 +143,19 @@ function sleep(milliseconds: number, signal: AbortSignal): Promise<void> {
     }, milliseconds)
     signal.addEventListener('abort', onAbort, { once: true })
   })
+}
+
+/** Asks a function of the user's whether to go on; one that throws is told of, and does not hide what it was asked about. */
+export function isWanted(
+  name: string,
+  predicate: (error: LLMError) => boolean,
+  error: LLMError,
+  { onConsumerError }: ProviderContext,
+): boolean {
+  try {
+    return predicate(error)
+  } catch (cause) {
+    onConsumerError?.(name, cause)
+    return false
+  }
 }

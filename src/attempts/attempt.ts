@@ -5,6 +5,7 @@ import {
   isLLMError,
   type LLMError,
   LLMTimeoutError,
+  StreamError,
   unfinished,
   UsageError,
 } from '../errors.ts'
@@ -27,8 +28,14 @@ type Pending = PromiseWithResolvers<IteratorResult<readonly StreamEvent[], undef
 
 const defaults = { firstByte: 60_000, firstOutput: 120_000, idle: 60_000, progress: 120_000 } as const
 
-/** Those that were found to refuse streaming. */
-const unstreaming = new WeakSet<Provider>()
+/** Which kinds of request a provider was found to refuse to stream, and until when that is taken for granted. */
+const unstreamed = new WeakMap<Provider, Map<string, number>>()
+const unstreamedMs = 600_000
+
+/** Some services refuse to stream only tool calls, or only structured output. */
+function kindOf({ tools = [], output }: LLMRequest): string {
+  return `${tools.length > 0} ${output !== undefined}`
+}
 
 /**
  * One attempt at a provider: tools called through the channel that the request needs, limits of time kept, and the target named
@@ -98,8 +105,9 @@ class Attempt implements Batches {
     this.#provider = provider
     this.#request = request
     this.#context = context
-    this.#isWhole = context.streaming === false || unstreaming.has(provider)
-    this.#timeouts = { ...defaults, ...provider.timeouts, ...context.timeouts }
+    this.#isWhole =
+      context.streaming === false || (unstreamed.get(provider)?.get(kindOf(request)) ?? 0) > performance.now()
+    this.#timeouts = { ...defaults, ...defined(provider.timeouts), ...defined(context.timeouts) }
   }
 
   next(): Promise<IteratorResult<readonly StreamEvent[], undefined>> {
@@ -130,8 +138,8 @@ class Attempt implements Batches {
 
   #start(): Batches {
     const { signal } = this.#context
-    if (signal.aborted) this.#onAbort()
-    else signal.addEventListener('abort', this.#onAbort)
+    if (signal.aborted) throw new AbortedError(signal.reason)
+    signal.addEventListener('abort', this.#onAbort)
     return toBatches(this.#ask())
   }
 
@@ -166,10 +174,11 @@ class Attempt implements Batches {
 
   readonly #onResult = (result: IteratorResult<readonly StreamEvent[], unknown>): void => {
     try {
+      if (!result.done && !Array.isArray(result.value)) throw notInBatches(this.#provider.name)
       this.#take(result)
     } catch (error) {
-      // What a provider of somebody else's gave is no list of events.
       this.#onError(error)
+      this.#leave(error)
     }
   }
 
@@ -224,7 +233,8 @@ class Attempt implements Batches {
       const { attempt, streaming } = this.#context
       if (!this.#isWhole || streaming === false) return { ...event, attempt }
       // Not before it is known that this helps.
-      unstreaming.add(this.#provider)
+      const kinds = unstreamed.get(this.#provider) ?? new Map<string, number>()
+      unstreamed.set(this.#provider, kinds.set(kindOf(this.#request), performance.now() + unstreamedMs))
       return { ...event, attempt, warnings: [...(event.warnings ?? []), notStreamed] }
     })
   }
@@ -290,9 +300,24 @@ class Attempt implements Batches {
       { retryable: true, phase: phases[limit], timeoutMs },
     )
     this.#onError(error)
-    this.#controller.abort(error)
+    this.#leave(error)
+  }
+
+  /** Closes the connection of an attempt that failed for us, not for its provider. */
+  #leave(reason: unknown): void {
+    this.#controller.abort(reason)
     this.#source?.return?.().then(undefined, () => undefined)
   }
+}
+
+function defined(timeouts: AttemptTimeouts = {}): AttemptTimeouts {
+  return Object.fromEntries(Object.entries(timeouts).filter(([, limit]) => limit !== undefined))
+}
+
+function notInBatches(provider: string): StreamError {
+  return new StreamError('provider_error', `\`batches()\` of ${provider} must yield lists of events.`, {
+    phase: 'stream',
+  })
 }
 
 /** Browsers have no such thing: there, nothing is kept alive by a timer. */

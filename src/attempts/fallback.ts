@@ -1,16 +1,15 @@
-import { checkOptions } from '../check-options.ts'
+import { checkNumbers, checkOptions } from '../check-options.ts'
 import { type ErrorCode, type LLMError, PolicyError, UsageError } from '../errors.ts'
 import type { StreamFunction } from '../middleware.ts'
 import type { Provider } from '../provider.ts'
 import { attemptOf } from './attempt.ts'
-import { type NextAttempt, streamAttempts } from './attempt-sequence.ts'
-import { checkNumbers } from './limits.ts'
+import { isWanted, type NextAttempt, streamAttempts } from './attempt-sequence.ts'
 
 export interface FallbackOptions {
   /** How long a target that failed is asked last, in milliseconds; longer where it asks for that itself. Default 30,000. */
   readonly coolDown?: number | undefined
   /**
-   * Which errors another target may cure. Default: all but those of the request itself (`bad_request`, `request_too_large`), of
+   * Which errors another target may cure. Default: all but those of the request itself (`bad_request`, `invalid_argument`, `request_too_large`), of
    * the answer (an `OutputError`), of a limit of ours, and of the run (cancelled, out of time).
    */
   readonly fallbackOn?: ((error: LLMError) => boolean) | undefined
@@ -24,6 +23,7 @@ interface Member {
 
 const incurable = new Set<ErrorCode>([
   'aborted',
+  'invalid_argument',
   'bad_request',
   'request_too_large',
   'output_truncated',
@@ -68,8 +68,10 @@ export function fallback(
     )
   }
   checkOptions('fallback()', options, ['coolDown', 'fallbackOn'] satisfies (keyof FallbackOptions)[])
-  const { coolDown = 30_000, fallbackOn = isCurable } = options
+  const { coolDown = 30_000, fallbackOn = isCurableElsewhere } = options
   checkNumbers('fallback', { coolDown })
+  if (typeof fallbackOn !== 'function')
+    throw new UsageError('invalid_argument', '`fallbackOn` of fallback() must be a function.')
   const members = providers.map((provider): Member => ({ stream: attemptOf(provider), coolUntil: 0 }))
 
   /** Those that may work first, in the order given; then the others, beginning with the one that failed longest ago. */
@@ -98,21 +100,27 @@ export function fallback(
           if (current.coolUntil > 0) current.coolUntil = performance.now() + coolDown
           return current.stream(request, attemptContext)
         },
-        onFailure(error): NextAttempt | undefined {
+        onVisible: () => void (current.coolUntil = 0),
+        onFailure(error, mayContinue): NextAttempt | undefined {
           errors.push(error)
-          if (!fallbackOn(error)) return undefined
-          current.coolUntil = performance.now() + Math.max(coolDown, error.retryAfterMs ?? 0)
+          const isCurable = isWanted('fallbackOn', fallbackOn, error, context)
+          const now = performance.now()
+          // What this one request may not ask of a target is no fault of the target.
+          const isFault = isCurable && error.phase !== 'request'
+          current.coolUntil = isFault
+            ? now + Math.max(coolDown, error.retryAfterMs ?? 0)
+            : Math.min(current.coolUntil, now)
+          if (!mayContinue || !isCurable) return undefined
           if (waiting.length > 0) return { next: 'fallback', delayMs: 0 }
           throw exhausted(errors)
         },
-        onSuccess: () => void (current.coolUntil = 0),
         refusesEmpty: () => waiting.length > 0,
       })
     },
   }
 }
 
-function isCurable({ code, phase }: LLMError): boolean {
+function isCurableElsewhere({ code, phase }: LLMError): boolean {
   return !incurable.has(code) && phase !== 'total'
 }
 

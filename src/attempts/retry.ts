@@ -1,9 +1,8 @@
-import { checkOptions } from '../check-options.ts'
+import { checkNumbers, checkOptions } from '../check-options.ts'
 import { type LLMError, PolicyError, UsageError } from '../errors.ts'
 import type { Target } from '../events.ts'
 import type { Middleware } from '../middleware.ts'
-import { type NextAttempt, streamAttempts } from './attempt-sequence.ts'
-import { checkNumbers } from './limits.ts'
+import { isWanted, type NextAttempt, streamAttempts } from './attempt-sequence.ts'
 import { RetryBudget } from './retry-budget.ts'
 
 /** Times in milliseconds. */
@@ -21,7 +20,10 @@ export interface RetryOptions {
    * often. A success fills it up by a fifth, or by what its own retries took; a timeout costs two. Default 100; `false` is no bound.
    */
   readonly budget?: number | false | undefined
-  /** Which errors another attempt may cure. Default: those with `retryable`. */
+  /**
+   * Which errors another attempt may cure. Default: those with `retryable`. Asked about what the provider reports; what is wrong
+   * with a complete answer (`invalid_json`, `schema_mismatch`, `no_payload` …) is found later.
+   */
   readonly retryOn?: ((error: LLMError) => boolean) | undefined
   /** Replaces `Math.random`. */
   readonly random?: (() => number) | undefined
@@ -79,9 +81,10 @@ export function retry(options: RetryOptions = {}): Middleware {
     const taken: { readonly target: string; readonly cost: number }[] = []
     return streamAttempts(request, context, {
       open: (attemptContext) => next(request, attemptContext),
-      onFailure(error): NextAttempt | undefined {
+      onFailure(error, mayContinue): NextAttempt | undefined {
         failures.push(error)
-        if (failures.length >= attempts || !retryOn(error)) return undefined
+        if (!mayContinue || failures.length >= attempts || !isWanted('retryOn', retryOn, error, context))
+          return undefined
         const delayMs = delayAfter(error, failures.length)
         if (delayMs === undefined || delayMs >= (context.deadline?.remainingMs ?? Infinity)) return undefined
         const target = keyOf(error)

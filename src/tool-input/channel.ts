@@ -47,11 +47,15 @@ async function* readBatches(
 ): AsyncGenerator<StreamEvent[], void, undefined> {
   const channel = await channels[name]()
   const events = stream(channel.toRequest(request), context)
-  const reader = channel.createReader(request)
+  let reader = channel.createReader(request)
   let out: StreamEvent[] = []
   try {
     for await (const batch of { [Symbol.asyncIterator]: () => toBatches(events) }) {
-      for (const event of batch) reader.read(event.type === 'start' ? { ...event, toolInput: name } : event, out)
+      for (const event of batch) {
+        // What the failed attempt had begun is no part of the new one.
+        if (event.type === 'restart') reader = channel.createReader(request)
+        reader.read(event.type === 'start' ? { ...event, toolInput: name } : event, out)
+      }
       const read = out
       out = []
       if (read.length > 0) yield read

@@ -2,12 +2,6 @@ import type { Row } from './row.ts'
 import { casesOf, type Result } from './run-row.ts'
 import { type Wire, wires } from './wires.ts'
 
-/**
- * Rows that the library does not keep yet, with the reason. To be emptied: a row in it that is kept everywhere is a failure of
- * the test as well.
- */
-export const notKeptYet: ReadonlyMap<number, string> = new Map([])
-
 /** How many cases run at the same time: few, since some of them are about time. */
 const width = 6
 

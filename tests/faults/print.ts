@@ -1,10 +1,8 @@
-import { notKeptYet } from './matrix.ts'
 import type { Row } from './row.ts'
 import type { Result } from './run-row.ts'
 
 /** A row of the matrix for people to read, with what was observed. */
 export function printRow({ number, title, later, heldBy }: Row, results: readonly Result[]): string {
-  const reason = notKeptYet.get(number)
   // One line for all providers that do the same.
   const groups = Map.groupBy(
     results.filter(({ row }) => row === number),
@@ -14,7 +12,6 @@ export function printRow({ number, title, later, heldBy }: Row, results: readonl
     `${String(number).padStart(3)}  ${title}`,
     ...(later ? [`       not part of the library yet: ${later}`] : []),
     ...(heldBy ? [`       held by ${heldBy}`] : []),
-    ...(reason ? [`       known not to be kept yet: ${reason}`] : []),
     ...[...groups.values()].flatMap(printGroup),
     '',
   ].join('\n')
