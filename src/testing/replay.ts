@@ -1,4 +1,4 @@
-import { checkNumbers } from '../attempts/limits.ts'
+import { checkNumbers } from '../check-options.ts'
 import { checkOptions } from '../check-options.ts'
 import { UsageError } from '../errors.ts'
 
