@@ -1,5 +1,6 @@
 export { StreamingLLMClient } from './client.ts'
 export type { ClientOptions, StreamRequest } from './client.ts'
+export type { BatchOptions } from './delta-batcher.ts'
 export type { Listenable, LLMResponse, ResponseStream, RunOptions } from './response-stream.ts'
 export { tool } from './tool.ts'
 export type { Tool, ToolOptions } from './tool.ts'
