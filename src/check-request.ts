@@ -1,5 +1,6 @@
 import type { StreamRequest } from './client.ts'
 import { checkOptions } from './check-options.ts'
+import { checkBatch } from './delta-batcher.ts'
 import { UsageError } from './errors.ts'
 import type { Tool } from './tool.ts'
 
@@ -19,6 +20,7 @@ const requestOptions: readonly string[] = [
   'providerOptions',
   'raw',
   'fields',
+  'batch',
   'onInvalid',
   'onInterrupted',
   'signal',
@@ -94,6 +96,7 @@ export function checkRequest(request: StreamRequest, provider: string): void {
     onInterrupted === undefined || ['fail', 'restart'].includes(onInterrupted as string),
     "`onInterrupted` must be 'fail' or 'restart'",
   )
+  checkBatch(request.batch)
   expect(signal === undefined || signal instanceof AbortSignal, '`signal` must be an AbortSignal')
   expect(metadata === undefined || (typeof metadata === 'object' && metadata !== null), '`metadata` must be an object')
   for (const [name, options] of Object.entries((providerOptions ?? {}) as Members)) {

@@ -1,6 +1,7 @@
 import { attemptOf } from './attempts/attempt.ts'
 import { checkOptions } from './check-options.ts'
 import { checkRequest } from './check-request.ts'
+import { type BatchOptions, checkBatch } from './delta-batcher.ts'
 import { type LLMError, UsageError } from './errors.ts'
 import type {
   CheckedFields,
@@ -38,6 +39,8 @@ export interface ClientOptions<DefaultFields extends Fields = Fields> {
   /** Fields of requests that name none of their own. */
   readonly fields?: DefaultFields | undefined
   readonly limits?: AccumulatorLimits | undefined
+  /** Fewer, larger deltas, for requests that do not say otherwise. */
+  readonly batch?: BatchOptions | undefined
   /** Makes what turns tool arguments and output into field events, one for each run. Default: a `ToolStreamAccumulator`. */
   readonly accumulator?: ((options: AccumulatorOptions) => StreamAccumulator) | undefined
   /** Hears of every run that fails, cancelled ones excepted, and of listeners that throw. */
@@ -61,6 +64,11 @@ export interface StreamRequest<
   readonly fields?: Definitions | undefined
   /** Whether a field that closes against its own `schema` stops the run. Default `'continue'`, where `field-end` says `valid: false`. */
   readonly onInvalid?: 'continue' | 'abort' | undefined
+  /**
+   * Joins the deltas of the text, and of each field, into fewer, larger ones, e.g. `{ at: 'sentence', maxWait: 300 }`; each is
+   * delivered before any event that is no delta. Other deltas and `raw` come as ever. `false` where the client's is not wanted.
+   */
+  readonly batch?: BatchOptions | false | undefined
   /** Cancels the run. */
   readonly signal?: AbortSignal | undefined
 }
@@ -70,6 +78,7 @@ const clientOptions: readonly string[] = [
   'middleware',
   'fields',
   'limits',
+  'batch',
   'accumulator',
   'onError',
   'onAttempt',
@@ -99,6 +108,7 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
         throw new UsageError('invalid_argument', `\`${name}\` must be a function.`)
     }
     checkAccumulatorLimits(options.limits)
+    checkBatch(options.batch)
     this.#options = options
     this.#fields = toRegistry(options.fields)
     this.#stream = composeMiddleware(middleware, attemptOf(provider))
@@ -130,6 +140,7 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
     const {
       fields: definitions,
       onInvalid = 'continue',
+      batch = this.#options.batch,
       signal,
       output,
       ...options
@@ -156,6 +167,7 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
         }),
       fieldNames: new Set(fields.extractors.map(({ field }) => field)),
       onInvalid,
+      batch: batch === false ? undefined : batch,
       signal,
       checkPath: (path) => checkPath(path, payloads),
       onError,

@@ -41,6 +41,7 @@ export type ErrorCode =
   | 'validator_error'
   // LimitError
   | 'limit_exceeded'
+  | 'queue_full'
   // ToolError
   | 'tool_not_found'
   // PolicyError
@@ -57,6 +58,7 @@ export type ErrorCode =
 /** Where in the life of a request an error arose; of a timeout, which limit it was. */
 export type ErrorPhase =
   | 'request'
+  | 'queue'
   | 'connect'
   | 'first_byte'
   | 'first_output'
@@ -307,8 +309,17 @@ export class LimitError extends LLMError {
   readonly limit: string
   readonly max: number
 
-  constructor(limit: string, max: number, message: string, options: LLMErrorOptions = {}) {
-    super('limit_exceeded', `${message}: over the limit of ${max}. Raise \`${limit}\` if this is expected.`, options)
+  constructor(
+    limit: string,
+    max: number,
+    message: string,
+    options: LLMErrorOptions & { code?: 'limit_exceeded' | 'queue_full' | undefined } = {},
+  ) {
+    super(
+      options.code ?? 'limit_exceeded',
+      `${message}: over the limit of ${max}. Raise \`${limit}\` if this is expected.`,
+      options,
+    )
     this.limit = limit
     this.max = max
   }

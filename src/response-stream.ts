@@ -1,5 +1,6 @@
 import { EventEmitter } from 'eventemitter3'
 import { AssistantMessageBuilder } from './assistant-message.ts'
+import { type BatchOptions, DeltaBatcher, type TextOrFieldDelta } from './delta-batcher.ts'
 import {
   AbortedError,
   ConsumerError,
@@ -76,6 +77,7 @@ export interface RunOptions {
   /** The names of the fields that may be reported. */
   readonly fieldNames: ReadonlySet<string>
   readonly onInvalid: 'continue' | 'abort'
+  readonly batch: BatchOptions | undefined
   readonly signal: AbortSignal | undefined
   /** Throws where a path cannot exist in the schemas of the tools and the output. */
   readonly checkPath: (path: string) => void
@@ -137,6 +139,7 @@ export class ResponseStream<
   /** The attempts that failed, and what of them was seen. */
   readonly #failures: AttemptFailure[] = []
   readonly #shown: ShownTexts | undefined
+  readonly #batcher: DeltaBatcher | undefined
   #accumulator: StreamAccumulator
   #message = new AssistantMessageBuilder()
   #warnings: LLMWarning[] = []
@@ -167,6 +170,7 @@ export class ResponseStream<
     this.#options = options
     this.#accumulator = options.createAccumulator()
     if (options.request.onInterrupted === 'restart') this.#shown = new ShownTexts()
+    if (options.batch) this.#batcher = new DeltaBatcher(options.batch, (event) => this.#emitJoined(event))
   }
 
   /** All events. One loop per stream; it cancels the run when it is left early. */
@@ -500,6 +504,7 @@ export class ResponseStream<
 
   #onEvent(event: StreamEvent): void {
     this.#message.push(event)
+    if (endsDeltas(event)) this.#batcher?.flush()
     switch (event.type) {
       case 'start':
         this.#start ??= event
@@ -544,8 +549,10 @@ export class ResponseStream<
         return
       case 'finish':
         this.#usage = event.usage
+        this.#batcher?.flush()
         this.#emitCut()
         this.#accumulate(event)
+        this.#batcher?.flush()
         this.#complete(event)
         return
       case 'restart':
@@ -567,9 +574,12 @@ export class ResponseStream<
     const watchError = event.type === 'tool-input-delta' ? this.#watch(event) : undefined
     for (const fieldEvent of fieldEvents) {
       this.#metrics.onField()
-      if (fieldEvent.type === 'field-end') this.#emitCut(fieldEvent)
       if (fieldEvent.type === 'field-delta') this.#emitDelta(fieldEvent)
-      else this.#emit({ ...fieldEvent, seq: ++this.#seq })
+      else {
+        this.#batcher?.flush()
+        this.#emitCut(fieldEvent)
+        this.#emit({ ...fieldEvent, seq: ++this.#seq })
+      }
       if (fieldEvent.type === 'field-end' && fieldEvent.valid === false && onInvalid === 'abort')
         throw invalidField(fieldEvent)
     }
@@ -596,7 +606,12 @@ export class ResponseStream<
     if (cut) this.#emit({ ...cut, seq: ++this.#seq })
   }
 
-  #emitDelta(event: Parameters<ShownTexts['show']>[0]): void {
+  #emitDelta(event: TextOrFieldDelta): void {
+    if (this.#batcher) this.#batcher.push(event)
+    else this.#emitJoined(event)
+  }
+
+  #emitJoined(event: TextOrFieldDelta): void {
     const shown = this.#shown ? this.#shown.show(event) : event
     if (shown) this.#emit({ ...shown, seq: ++this.#seq })
   }
@@ -703,6 +718,11 @@ export class ResponseStream<
     if (this.#isSettled) return
     const { provider, model } = this.#options
     const error = ownError(asLLMError(cause, this.#phase))
+    if (!(error instanceof AbortedError)) {
+      // What came before the failure is heard of before it; whoever hears of it may end the run by himself.
+      this.#batcher?.flush()
+      if (this.#isSettled) return
+    }
     this.#error = describeError(error, {
       provider,
       model,
@@ -737,6 +757,7 @@ export class ResponseStream<
   #end(): void {
     this.#isSettled = true
     this.#deadline?.end()
+    this.#batcher?.end()
     this.#options.signal?.removeEventListener('abort', this.#onSignal)
     if (!this.#hasFinished) {
       this.#controller.abort(this.#error)
@@ -759,6 +780,20 @@ export class ResponseStream<
     } finally {
       clearTimeout(timer)
     }
+  }
+}
+
+/** Whether deltas that wait are to be heard of before an event. Those of another kind do not end them, nor does what is no event. */
+function endsDeltas({ type }: StreamEvent): boolean {
+  switch (type) {
+    case 'start':
+    case 'reasoning-delta':
+    case 'tool-input-start':
+    case 'tool-input-end':
+    case 'restart':
+      return true
+    default:
+      return false
   }
 }
 

@@ -85,6 +85,8 @@ const contracts = new Set([
   'tool',
 ])
 const providers = house.flatMap(({ name }) => (name.startsWith('providers/') ? [name.slice('providers/'.length)] : []))
+/** Packages that a middleware loads when it is first used, and that users install for it. */
+const helpers = ['p-queue']
 const sdks = ['@anthropic-ai/sdk', 'openai', 'ollama', '@google/genai']
 
 type Rule = (module: Module, imported: Import) => boolean
@@ -131,10 +133,13 @@ const rules: Record<string, Rule> = {
     name === 'index' && (isSdk(imported) || isIn('providers', imported.target)),
   'only providers know an SDK, by its types or loaded when first used': ({ name }, imported) =>
     isSdk(imported) && !(isIn('providers', name) && (imported.isTypeOnly || imported.isDynamic)),
+  'only middleware loads its helpers, when first used': ({ name }, { target, isTypeOnly, isDynamic }) =>
+    helpers.includes(target) && !(isIn('middleware', name) && (isTypeOnly || isDynamic)),
   'nothing else is needed at run time than eventemitter3 and eventsource-parser': (_, imported) =>
     !imported.isOurs &&
     !imported.isTypeOnly &&
     !isSdk(imported) &&
+    !helpers.includes(imported.target) &&
     !['eventemitter3', 'eventsource-parser'].includes(imported.target),
 }
 
@@ -184,7 +189,7 @@ describe('the house', () => {
     ) as Record<string, Record<string, unknown>>
     expect(Object.keys(dependencies!).sort()).toEqual(['eventemitter3', 'eventsource-parser'])
     for (const peer of Object.keys(peerDependencies!)) {
-      expect(sdks).toContain(peer)
+      expect([...sdks, ...helpers]).toContain(peer)
       expect(peerDependenciesMeta![peer]).toEqual({ optional: true })
     }
   })
@@ -256,6 +261,8 @@ describe('a breach of the house rules is noticed', () => {
       "import type OpenAI from 'openai'",
       'only providers know an SDK, by its types or loaded when first used',
     ],
+    ['middleware/other', "import PQueue from 'p-queue'", 'only middleware loads its helpers, when first used'],
+    ['client', "await import('p-queue')", 'only middleware loads its helpers, when first used'],
     [
       'schema',
       "import { z } from 'zod'",
@@ -284,6 +291,7 @@ describe('a breach of the house rules is noticed', () => {
     ['providers/other', "import { type A, type B } from '@anthropic-ai/sdk'"],
     ['providers/other', "export { other } from './other-chat.ts'"],
     ['tool-input/other', "await import('./json-channel.ts')"],
+    ['middleware/other', "import type PQueue from 'p-queue'\nawait import('p-queue')"],
     ['client', "import { EventEmitter } from 'eventemitter3'"],
   ])('and what is allowed is not: %s: %s', (name, code) => {
     for (const rule of Object.values(rules)) expect(breachesOf(rule, [parse(name, code)])).toEqual([])
