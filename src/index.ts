@@ -54,8 +54,26 @@ export type { RetryOptions } from './attempts/retry.ts'
 export { timeout } from './attempts/timeout.ts'
 export type { TimeoutOptions } from './attempts/timeout.ts'
 export { fromBatches } from './provider.ts'
-export type { AttemptFailure, AttemptTimeouts, Deadline, Provider, ProviderContext, StreamEvents } from './provider.ts'
+export type {
+  AskedTarget,
+  AttemptFailure,
+  AttemptTimeouts,
+  Deadline,
+  Provider,
+  ProviderContext,
+  StreamEvents,
+} from './provider.ts'
 export type { Middleware, StreamFunction } from './middleware.ts'
+export type {
+  Alerts,
+  ClientHooks,
+  FallbackUse,
+  FirstDelta,
+  RunAlert,
+  RunFinish,
+  RunIdentity,
+  RunMeasured,
+} from './run-hooks.ts'
 
 export {
   AbortedError,
@@ -75,9 +93,11 @@ export {
 export type { ConnectionFailure, ErrorCode, ErrorPhase, LLMErrorOptions, OutputIssue } from './errors.ts'
 
 export type {
+  ChunkGaps,
   FieldDeltaEvent,
   FieldEndEvent,
   FieldEvent,
+  FieldTimes,
   FinishEvent,
   FinishReason,
   Metrics,

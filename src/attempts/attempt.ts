@@ -132,6 +132,8 @@ class Attempt implements Batches {
     const { signal } = this.#context
     if (signal.aborted) this.#onAbort()
     else signal.addEventListener('abort', this.#onAbort)
+    const { attempt, isFallback = false } = this.#context
+    this.#context.onAsked?.({ provider: this.#provider.name, model: this.#provider.model, attempt, isFallback })
     return toBatches(this.#ask())
   }
 
@@ -184,6 +186,7 @@ class Attempt implements Batches {
       this.#end()
       return
     }
+    if (this.#stage === 'sent') this.#context.onFirstByte?.()
     const batch = this.#hasStarted ? value : this.#named(value)
     this.#advance(batch)
     // What came is no event: whoever waits goes on waiting.
