@@ -168,7 +168,7 @@ export class ResponseStream<
   constructor(options: RunOptions) {
     this.#options = options
     this.#accumulator = options.createAccumulator()
-    this.#hooks = new RunHooks(options.hooks, options.alerts, options)
+    this.#hooks = new RunHooks(options.hooks, options.alerts, { provider: options.provider, model: options.model })
     if (options.request.onInterrupted === 'restart') this.#shown = new ShownTexts()
   }
 

@@ -85,6 +85,8 @@ const contracts = new Set([
   'tool',
 ])
 const providers = house.flatMap(({ name }) => (name.startsWith('providers/') ? [name.slice('providers/'.length)] : []))
+/** What telemetry stands on, where it is used. */
+const peers = ['@opentelemetry/api']
 const sdks = ['@anthropic-ai/sdk', 'openai', 'ollama', '@google/genai']
 
 type Rule = (module: Module, imported: Import) => boolean
@@ -108,6 +110,8 @@ const rules: Record<string, Rule> = {
     familyOf(name) !== familyOf(target),
   'middleware knows only contracts': ({ name }, { isOurs, target }) =>
     isIn('middleware', name) && isOurs && !contracts.has(target),
+  'telemetry knows only contracts': ({ name }, { isOurs, target }) =>
+    isIn('telemetry', name) && isOurs && !contracts.has(target),
   'the tool stream knows only contracts and itself': ({ name }, { isOurs, target }) =>
     isIn('tool-stream', name) && isOurs && !contracts.has(target) && !isIn('tool-stream', target),
   'the tool channels know only contracts and themselves': ({ name }, { isOurs, target }) =>
@@ -131,10 +135,13 @@ const rules: Record<string, Rule> = {
     name === 'index' && (isSdk(imported) || isIn('providers', imported.target)),
   'only providers know an SDK, by its types or loaded when first used': ({ name }, imported) =>
     isSdk(imported) && !(isIn('providers', name) && (imported.isTypeOnly || imported.isDynamic)),
+  'what telemetry stands on is loaded when first used': ({ name }, { isTypeOnly, isDynamic, target }) =>
+    peers.includes(target) && !(isIn('telemetry', name) && (isTypeOnly || isDynamic)),
   'nothing else is needed at run time than eventemitter3 and eventsource-parser': (_, imported) =>
     !imported.isOurs &&
     !imported.isTypeOnly &&
     !isSdk(imported) &&
+    !peers.includes(imported.target) &&
     !['eventemitter3', 'eventsource-parser'].includes(imported.target),
 }
 
@@ -184,7 +191,7 @@ describe('the house', () => {
     ) as Record<string, Record<string, unknown>>
     expect(Object.keys(dependencies!).sort()).toEqual(['eventemitter3', 'eventsource-parser'])
     for (const peer of Object.keys(peerDependencies!)) {
-      expect(sdks).toContain(peer)
+      expect([...sdks, ...peers]).toContain(peer)
       expect(peerDependenciesMeta![peer]).toEqual({ optional: true })
     }
   })
@@ -215,6 +222,12 @@ describe('a breach of the house rules is noticed', () => {
       'providers know only contracts and the wire, and not each other',
     ],
     ['middleware/retry', "import { simulate } from '../testing/simulate.ts'", 'middleware knows only contracts'],
+    ['telemetry/index', "import { RunMetrics } from '../run-metrics.ts'", 'telemetry knows only contracts'],
+    [
+      'telemetry/index',
+      "import { trace } from '@opentelemetry/api'",
+      'what telemetry stands on is loaded when first used',
+    ],
     [
       'tool-stream/x',
       "import { EventQueue } from '../event-queue.ts'",
