@@ -33,6 +33,8 @@ export interface AskedTarget extends Target {
   readonly attempt: number
   /** Whether it stands in for a target that failed, or did of late. */
   readonly isFallback: boolean
+  /** Whether the answer is asked for as a stream, or in one piece. */
+  readonly isStreamed: boolean
 }
 
 /** What a provider or middleware is told about the run besides the request; to be passed on with what it adds. */

@@ -92,6 +92,7 @@ export class RunHooks {
   readonly #alerts: Alerts
   #target: Target
   #attempt = 1
+  #hasAsked = false
   #runId: string | undefined
   #startedAt: number | undefined
   #lastFailure: AttemptFailure | undefined
@@ -120,8 +121,11 @@ export class RunHooks {
   onAsked(asked: AskedTarget): void {
     const { provider, model, attempt, isFallback } = asked
     this.#target = { provider, model }
+    // The same attempt may ask again, for an answer in one piece.
+    const isNew = !this.#hasAsked || attempt !== this.#attempt
+    this.#hasAsked = true
     this.#attempt = attempt
-    if (!isFallback || !this.#hooks.onFallback) return
+    if (!isFallback || !isNew || !this.#hooks.onFallback) return
     callHook(this.#hooks.onFallback, { ...this.#identity, attempt, error: this.#lastFailure?.error })
   }
 

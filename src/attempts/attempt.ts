@@ -132,13 +132,14 @@ class Attempt implements Batches {
     const { signal } = this.#context
     if (signal.aborted) this.#onAbort()
     else signal.addEventListener('abort', this.#onAbort)
-    const { attempt, isFallback = false } = this.#context
-    this.#context.onAsked?.({ provider: this.#provider.name, model: this.#provider.model, attempt, isFallback })
     return toBatches(this.#ask())
   }
 
   #ask(): StreamEvents {
     const context = { ...this.#context, signal: this.#controller.signal }
+    const { name: provider, model } = this.#provider
+    const { attempt, isFallback = false } = context
+    context.onAsked?.({ provider, model, attempt, isFallback, isStreamed: !this.#isWhole })
     if (!this.#isWhole) return this.#provider.stream(this.#request, context)
     if (this.#provider.generate) return this.#provider.generate(this.#request, context)
     throw new UsageError(

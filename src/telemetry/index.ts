@@ -141,6 +141,7 @@ class Operation {
   readonly #signal: AbortSignal
   readonly #endsWithRun: boolean
   readonly #startedAt = performance.now()
+  #isStreamed = true
   #firstByteAt: number | undefined
   #finishedAt: number | undefined
   #target: Target
@@ -161,23 +162,23 @@ class Operation {
     this.#target = context.target ?? { provider: '', model: '' }
     this.#signal = context.signal
     this.#endsWithRun = context.afterEnd !== undefined
-    const isStreamed = context.streaming !== false
     this.#span = tracer.startSpan(this.#spanName, {
       kind: api.SpanKind.CLIENT,
-      attributes: { ...attributes, ...this.#targetAttributes, 'gen_ai.request.stream': isStreamed },
+      attributes: { ...attributes, ...this.#targetAttributes },
     })
     this.#spanContext = api.trace.setSpan(api.context.active(), this.#span)
     this.context = {
       ...context,
       onAsked: (asked) => {
-        const { provider, model } = asked
+        const { provider, model, isStreamed } = asked
         this.#target = { provider, model }
+        this.#isStreamed = isStreamed
         this.#span.updateName(this.#spanName)
-        this.#span.setAttributes(this.#targetAttributes)
+        this.#span.setAttributes({ ...this.#targetAttributes, 'gen_ai.request.stream': isStreamed })
         context.onAsked?.(asked)
       },
       onFirstByte: () => {
-        if (isStreamed) this.#firstByteAt ??= performance.now()
+        if (this.#isStreamed) this.#firstByteAt ??= performance.now()
         context.onFirstByte?.()
       },
     }
