@@ -41,7 +41,7 @@ beforeEach(() => void vi.useFakeTimers())
 afterEach(() => void vi.useRealTimers())
 
 const failing = {
-  // eslint-disable-next-line require-yield, @typescript-eslint/require-await -- fails before there is anything
+  // eslint-disable-next-line @typescript-eslint/require-await -- fails before there is anything
   ...scriptedProvider(async function* () {
     throw new StreamError('stream_truncated', 'Cut.', { retryable: true })
   }),
@@ -106,6 +106,7 @@ describe('metrics', () => {
         middleware: [
           () =>
             async function* () {
+              await wait(5)
               yield { ...start, cached: true } as StreamEvent
               yield text('Hello')
               yield finish('stop')
@@ -113,8 +114,11 @@ describe('metrics', () => {
         ],
       },
     )
-    expect((await stream.final()).metrics).toMatchObject({
+    const final = stream.final()
+    await vi.runAllTimersAsync()
+    expect((await final).metrics).toMatchObject({
       cached: true,
+      durationMs: 5,
       timeToFirstByteMs: undefined,
       outputTokensPerSecond: undefined,
     })
