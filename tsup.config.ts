@@ -8,6 +8,7 @@ export default defineConfig({
     ollama: 'src/providers/ollama.ts',
     gemini: 'src/providers/gemini.ts',
     testing: 'src/testing/index.ts',
+    telemetry: 'src/telemetry/index.ts',
   },
   format: ['esm', 'cjs'],
   target: 'node22',

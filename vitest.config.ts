@@ -13,6 +13,7 @@ export default defineConfig({
       { find: /^fieldstream\/ollama$/, replacement: source('providers/ollama.ts') },
       { find: /^fieldstream\/gemini$/, replacement: source('providers/gemini.ts') },
       { find: /^fieldstream\/testing$/, replacement: source('testing/index.ts') },
+      { find: /^fieldstream\/telemetry$/, replacement: source('telemetry/index.ts') },
     ],
   },
   test: {

@@ -104,6 +104,16 @@ try {
     }
     console.log(`fieldstream/${entry} loads nothing else, and says which SDK is missing`)
   }
+  for (const [type, load] of [
+    ['mjs', `import { telemetry } from 'fieldstream/telemetry'`],
+    ['cjs', `const { telemetry } = require('fieldstream/telemetry')`],
+  ] as const) {
+    const use = `telemetry()(() => [])({ messages: [] }, {})[Symbol.asyncIterator]().next().catch(({ code }) => console.log(code))`
+    writeFileSync(join(folder, `alone.${type}`), `${load}\n${use}`)
+    const found = run(process.execPath, `alone.${type}`).trim()
+    if (found !== 'missing_dependency') throw new Error(`fieldstream/telemetry alone, as ${type}: ${found}`)
+  }
+  console.log('fieldstream/telemetry loads nothing else, and says what is missing')
   install('@anthropic-ai/sdk', 'openai', 'ollama', '@google/genai', 'zod', '@types/node')
 
   const example = readFileSync(join(root, 'examples/quick-start.ts'), 'utf8')

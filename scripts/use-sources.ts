@@ -8,6 +8,7 @@ const sources: Record<string, string> = {
   'fieldstream/ollama': '../src/providers/ollama.ts',
   'fieldstream/gemini': '../src/providers/gemini.ts',
   'fieldstream/testing': '../src/testing/index.ts',
+  'fieldstream/telemetry': '../src/telemetry/index.ts',
 }
 
 registerHooks({

@@ -1,8 +1,8 @@
 import { attemptOf } from './attempts/attempt.ts'
-import { checkOptions } from './check-options.ts'
+import { checkNumbers, checkOptions } from './check-options.ts'
 import { checkRequest } from './check-request.ts'
 import { type BatchOptions, checkBatch } from './delta-batcher.ts'
-import { type LLMError, UsageError } from './errors.ts'
+import { UsageError } from './errors.ts'
 import type {
   CheckedFields,
   EventOf,
@@ -15,9 +15,10 @@ import type {
 } from './field-types.ts'
 import { composeMiddleware, type Middleware, type StreamFunction } from './middleware.ts'
 import { type OutputDefinition, toOutputFormat } from './output-format.ts'
-import type { AttemptFailure, Provider } from './provider.ts'
+import type { Provider } from './provider.ts'
 import type { LLMRequest, ToolChoice } from './request.ts'
 import { ResponseStream } from './response-stream.ts'
+import { type Alerts, type ClientHooks, hookNames } from './run-hooks.ts'
 import type { JsonSchema } from './schema.ts'
 import { schemaHasPath } from './schema-path.ts'
 import { FieldExtractorRegistry } from './tool-stream/field-extractor-registry.ts'
@@ -31,7 +32,7 @@ import {
 } from './tool-stream/tool-stream-accumulator.ts'
 import type { Tool } from './tool.ts'
 
-export interface ClientOptions<DefaultFields extends Fields = Fields> {
+export interface ClientOptions<DefaultFields extends Fields = Fields> extends ClientHooks {
   /** The model to ask, e.g. `anthropic({ model })`. */
   readonly provider: Provider
   /** What stands between client and provider; the first listed is the outermost. */
@@ -43,10 +44,8 @@ export interface ClientOptions<DefaultFields extends Fields = Fields> {
   readonly batch?: BatchOptions | undefined
   /** Makes what turns tool arguments and output into field events, one for each run. Default: a `ToolStreamAccumulator`. */
   readonly accumulator?: ((options: AccumulatorOptions) => StreamAccumulator) | undefined
-  /** Hears of every run that fails, cancelled ones excepted, and of listeners that throw. */
-  readonly onError?: ((error: LLMError) => void) | undefined
-  /** Hears of every attempt that failed and is followed by another. */
-  readonly onAttempt?: ((failure: AttemptFailure) => void) | undefined
+  /** When `onAlert` is called. */
+  readonly alerts?: Alerts | undefined
 }
 
 /** One request: what the model is asked, and what of its answer is to be streamed. */
@@ -80,8 +79,8 @@ const clientOptions: readonly string[] = [
   'limits',
   'batch',
   'accumulator',
-  'onError',
-  'onAttempt',
+  'alerts',
+  ...hookNames,
 ] satisfies (keyof ClientOptions)[]
 
 /** Asks a model, and streams the fields of its answer while it is written. */
@@ -101,14 +100,16 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
       )
     }
     checkOptions('StreamingLLMClient', options, clientOptions)
-    const { middleware = [], accumulator, onError, onAttempt } = options
+    const { middleware = [], accumulator, alerts } = options
     if (!Array.isArray(middleware)) throw new UsageError('invalid_argument', '`middleware` must be a list.')
-    for (const [name, option] of Object.entries({ accumulator, onError, onAttempt })) {
+    const functions = { accumulator, ...Object.fromEntries(hookNames.map((name) => [name, options[name]])) }
+    for (const [name, option] of Object.entries<unknown>(functions)) {
       if (option !== undefined && typeof option !== 'function')
         throw new UsageError('invalid_argument', `\`${name}\` must be a function.`)
     }
     checkAccumulatorLimits(options.limits)
     checkBatch(options.batch)
+    if (alerts !== undefined) checkAlerts(alerts, options)
     this.#options = options
     this.#fields = toRegistry(options.fields)
     this.#stream = composeMiddleware(middleware, attemptOf(provider))
@@ -152,7 +153,7 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
     // A registry may serve many requests; fields that a request spells out are for its own tools and output.
     if (definitions !== undefined && !isRegistry(definitions))
       for (const { path, tool } of fields.extractors) checkPath(path, payloads, tool)
-    const { provider, accumulator, limits, onError, onAttempt } = this.#options
+    const { provider, accumulator, limits, alerts = {} } = this.#options
     const mayCallTools = (llmRequest.tools ?? []).length > 0 && llmRequest.toolChoice !== 'none'
     return new ResponseStream({
       stream: this.#stream,
@@ -170,10 +171,16 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
       batch: batch === false ? undefined : batch,
       signal,
       checkPath: (path) => checkPath(path, payloads),
-      onError,
-      onAttempt,
+      hooks: this.#options,
+      alerts,
     })
   }
+}
+
+function checkAlerts(alerts: Alerts, { onAlert }: ClientHooks): void {
+  checkOptions('`alerts`', alerts, ['timeToFirstByteMs'] satisfies (keyof Alerts)[])
+  checkNumbers('StreamingLLMClient', alerts, { min: 1 })
+  if (!onAlert) throw new UsageError('invalid_argument', '`alerts` needs `onAlert`, which is to be told.')
 }
 
 // Not `instanceof`: there may be two copies of the library, ESM and CommonJS.

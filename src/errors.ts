@@ -1,4 +1,4 @@
-import type { Usage } from './events.ts'
+import type { Metrics, Usage } from './events.ts'
 import type { AttemptFailure } from './provider.ts'
 import type { Snapshot } from './snapshot.ts'
 
@@ -126,6 +126,8 @@ export class LLMError extends Error {
   declare readonly issues?: readonly OutputIssue[]
   /** The attempts before this one, where there were several. Not enumerable. */
   declare readonly attempts?: readonly AttemptFailure[]
+  /** Of the run that ended with it: what was measured until then. Not enumerable. */
+  declare readonly metrics?: Metrics
   /** What had arrived: texts, raw arguments and their best-effort value. Never validated, never complete. */
   declare readonly partial?: Snapshot
 
@@ -177,6 +179,7 @@ export function describeError<E extends LLMError>(
     usage?: Usage | undefined
     partial?: (() => Snapshot) | undefined
     attempts?: readonly AttemptFailure[] | undefined
+    metrics?: Metrics | undefined
   },
 ): E {
   if (facts.usage && error.usage === undefined) {
@@ -211,6 +214,9 @@ export function describeError<E extends LLMError>(
   }
   if (facts.attempts && facts.attempts.length > 0 && !('attempts' in error)) {
     Object.defineProperty(error, 'attempts', { value: facts.attempts, configurable: true })
+  }
+  if (facts.metrics && !('metrics' in error)) {
+    Object.defineProperty(error, 'metrics', { value: facts.metrics, configurable: true })
   }
   const { partial } = facts
   if (partial && !('partial' in error)) {

@@ -197,21 +197,45 @@ export interface ToolCallEvent<Name extends string = string, Input = unknown> {
   readonly input: Input
 }
 
+/** When a field first and last grew, in milliseconds since the run began. */
+export interface FieldTimes {
+  readonly firstMs: number
+  readonly lastMs: number
+}
+
+/** How long the run waited for each chunk after the first, in milliseconds; what its consumer takes does not count. */
+export interface ChunkGaps {
+  /** Within 5 %, as `p95Ms`. */
+  readonly p50Ms: number
+  readonly p95Ms: number
+  readonly maxMs: number
+}
+
 /** When what happened, in milliseconds since the run began (monotonic clock), and how much of it. */
 export interface Metrics {
+  /** Until a service first began to answer; `undefined` where none did, as with an answer from a cache. */
+  readonly timeToFirstByteMs: number | undefined
   readonly timeToFirstEventMs: number | undefined
   readonly timeToFirstTextMs: number | undefined
   readonly timeToFirstFieldMs: number | undefined
+  /** By the name of the field, those that were seen. */
+  readonly fields: Readonly<Record<string, FieldTimes>>
   readonly durationMs: number
   /** How often a provider was asked. */
   readonly attempts: number
+  /** Whether a provider was asked that stands in for another. */
+  readonly fallbackUsed: boolean
   /** How long the request waited for its turn. */
   readonly queuedMs: number
   readonly cached: boolean
   /** Network reads, or events where the provider does not hand out reads. */
   readonly chunks: number
+  /** `undefined` where there was one chunk at most. */
+  readonly chunkGaps: ChunkGaps | undefined
   /** Characters of text, reasoning and tool arguments. */
   readonly characters: number
+  /** Over the whole run but the wait for its turn; `undefined` where nothing was generated, or its tokens are not known. */
+  readonly outputTokensPerSecond: number | undefined
 }
 
 export interface FinishEvent {

@@ -57,8 +57,26 @@ export type { TimeoutOptions } from './attempts/timeout.ts'
 export { rateLimit } from './middleware/rate-limit.ts'
 export type { Limiter, RateLimitOptions } from './middleware/rate-limit.ts'
 export { fromBatches } from './provider.ts'
-export type { AttemptFailure, AttemptTimeouts, Deadline, Provider, ProviderContext, StreamEvents } from './provider.ts'
+export type {
+  AskedTarget,
+  AttemptFailure,
+  AttemptTimeouts,
+  Deadline,
+  Provider,
+  ProviderContext,
+  StreamEvents,
+} from './provider.ts'
 export type { Middleware, StreamFunction } from './middleware.ts'
+export type {
+  Alerts,
+  ClientHooks,
+  FallbackUse,
+  FirstDelta,
+  RunAlert,
+  RunFinish,
+  RunIdentity,
+  RunMeasured,
+} from './run-hooks.ts'
 
 export {
   AbortedError,
@@ -78,9 +96,11 @@ export {
 export type { ConnectionFailure, ErrorCode, ErrorPhase, LLMErrorOptions, OutputIssue } from './errors.ts'
 
 export type {
+  ChunkGaps,
   FieldDeltaEvent,
   FieldEndEvent,
   FieldEvent,
+  FieldTimes,
   FinishEvent,
   FinishReason,
   Metrics,

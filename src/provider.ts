@@ -1,5 +1,5 @@
 import type { LLMError } from './errors.ts'
-import type { StreamEvent, ToolInputChannel } from './events.ts'
+import type { StreamEvent, Target, ToolInputChannel } from './events.ts'
 import type { LLMRequest, LLMWarning } from './request.ts'
 
 /** Limits of time for one attempt, in milliseconds; `false` is none. Time in which nobody asks for more does not count. */
@@ -27,12 +27,26 @@ export interface AttemptFailure {
   readonly delayMs: number
 }
 
+/** One request to one model. */
+export interface AskedTarget extends Target {
+  /** Counted from 1. */
+  readonly attempt: number
+  /** Whether it stands in for a target that failed, or did of late. */
+  readonly isFallback: boolean
+  /** Whether the answer is asked for as a stream, or in one piece. */
+  readonly isStreamed: boolean
+}
+
 /** What a provider or middleware is told about the run besides the request; to be passed on with what it adds. */
 export interface ProviderContext {
   /** Fires when the run is over for any reason; the provider closes its connection. Fresh for each run. */
   readonly signal: AbortSignal
   /** The number of the attempt that is to be made, counted from 1. */
   readonly attempt: number
+  /** The client's provider; one made of others has their names joined. `onAsked` tells which of them is asked. */
+  readonly target?: Target | undefined
+  /** Whether who is to be asked stands in for a target that failed, or did of late. */
+  readonly isFallback?: boolean | undefined
   /** Limits of each attempt, where they are not the default. */
   readonly timeouts?: AttemptTimeouts | undefined
   /** Whether answers are to be streamed. Default true; else providers are asked to `generate`. */
@@ -43,12 +57,18 @@ export interface ProviderContext {
   readonly showsReasoning?: boolean | undefined
   /** To be told of an attempt that failed when another is to follow. */
   readonly onAttemptFailed?: ((failure: AttemptFailure) => void) | undefined
+  /** To be told of each request to a model, when it is made. */
+  readonly onAsked?: ((asked: AskedTarget) => void) | undefined
+  /** To be told when the answer to a request begins, be it with nothing but the head of the response. */
+  readonly onFirstByte?: (() => void) | undefined
   /** To be told how long the request waited for its turn, in milliseconds. */
   readonly onQueued?: ((milliseconds: number) => void) | undefined
   /** Calls back once the answer is known to be complete and valid; never where it is not. Nobody waits for the callback. */
   readonly afterSuccess?: ((callback: () => void) => void) | undefined
   /** To be told that a function of the user's threw where the run goes on without it; `name` is what it is called. */
   readonly onConsumerError?: ((name: string, cause: unknown) => void) | undefined
+  /** Calls back once the run is over, with the error it ended with. Nobody waits for the callback, which must not throw. */
+  readonly afterEnd?: ((callback: (error: LLMError | undefined) => void) => void) | undefined
 }
 
 /** When a run has to be over. */

@@ -35,6 +35,7 @@ import type { StreamFunction } from './middleware.ts'
 import type { AssistantMessage, LLMRequest, LLMWarning } from './request.ts'
 import { RunDeadline } from './attempts/run-deadline.ts'
 import { type AttemptFailure, type ProviderContext, toBatches } from './provider.ts'
+import { type Alerts, type ClientHooks, RunHooks } from './run-hooks.ts'
 import { ShownTexts } from './shown-text.ts'
 import { RunMetrics } from './run-metrics.ts'
 import type { Snapshot } from './snapshot.ts'
@@ -81,8 +82,8 @@ export interface RunOptions {
   readonly signal: AbortSignal | undefined
   /** Throws where a path cannot exist in the schemas of the tools and the output. */
   readonly checkPath: (path: string) => void
-  readonly onError: ((error: LLMError) => void) | undefined
-  readonly onAttempt: ((failure: AttemptFailure) => void) | undefined
+  readonly hooks: ClientHooks
+  readonly alerts: Alerts
 }
 
 const listenable: ReadonlySet<string> = new Set([
@@ -164,11 +165,13 @@ export class ResponseStream<
   #start: StartEvent | undefined
   #usage: Usage | undefined
   #metrics = new RunMetrics()
+  readonly #hooks: RunHooks
   #deadline: RunDeadline | undefined
 
   constructor(options: RunOptions) {
     this.#options = options
     this.#accumulator = options.createAccumulator()
+    this.#hooks = new RunHooks(options.hooks, options.alerts, { provider: options.provider, model: options.model })
     if (options.request.onInterrupted === 'restart') this.#shown = new ShownTexts()
     if (options.batch) this.#batcher = new DeltaBatcher(options.batch, (event) => this.#emitJoined(event))
   }
@@ -392,16 +395,9 @@ export class ResponseStream<
   }
 
   #reportConsumer(what: string, cause: unknown): void {
-    this.#report(new ConsumerError('consumer_error', `${what} threw; the run goes on.`, { phase: 'consume', cause }))
-  }
-
-  #report(error: LLMError): void {
-    try {
-      const result: unknown = this.#options.onError?.(error)
-      if (result instanceof Promise) result.catch(() => undefined)
-    } catch {
-      // A hook for errors that fails has nobody left to tell.
-    }
+    this.#hooks.onError(
+      new ConsumerError('consumer_error', `${what} threw; the run goes on.`, { phase: 'consume', cause }),
+    )
   }
 
   #onSettled(callback: () => void): void {
@@ -435,6 +431,7 @@ export class ResponseStream<
     this.#isReading = true
     try {
       this.#source ??= this.#open()
+      this.#metrics.onRead()
       this.#source.next().then(
         ({ done, value }) => this.#onBatch(done ? undefined : value),
         (error: unknown) => this.#fail(error),
@@ -445,21 +442,32 @@ export class ResponseStream<
   }
 
   #open(): Batches {
-    const { signal } = this.#options
+    const { signal, provider, model } = this.#options
     if (signal?.aborted) throw new AbortedError(signal.reason, { phase: this.#phase })
     // Not earlier: a stream that nobody uses leaves no listener behind.
     signal?.addEventListener('abort', this.#onSignal)
     this.#metrics = new RunMetrics()
     this.#deadline = new RunDeadline((total) => this.#fail(outOfTime(total)))
+    this.#hooks.begin()
     const context: ProviderContext = {
       signal: this.#controller.signal,
       attempt: 1,
+      target: { provider, model },
       deadline: this.#deadline,
       showsReasoning: this.#hasLoop || this.#emitter.listenerCount('reasoning-delta') > 0,
       onAttemptFailed: (failure) => this.#onAttemptFailed(failure),
+      onAsked: (asked) => {
+        if (asked.isFallback) this.#metrics.onFallback()
+        this.#hooks.onAsked(asked)
+      },
+      onFirstByte: () => {
+        this.#metrics.onFirstByte()
+        this.#hooks.onFirstByte()
+      },
       onQueued: (milliseconds) => this.#metrics.onQueued(milliseconds),
       afterSuccess: (callback) => this.#onSettled(() => this.#response && queueMicrotask(callback)),
       onConsumerError: (name, cause) => this.#reportConsumer(`\`${name}\``, cause),
+      afterEnd: (callback) => this.#onSettled(() => callback(this.#error)),
     }
     return toBatches(this.#options.stream(this.#options.request, context))
   }
@@ -467,12 +475,7 @@ export class ResponseStream<
   #onAttemptFailed(failure: AttemptFailure): void {
     if (this.#isSettled) return
     this.#failures.push(failure)
-    try {
-      const result: unknown = this.#options.onAttempt?.(failure)
-      if (result instanceof Promise) result.catch((error: unknown) => this.#reportConsumer('`onAttempt`', error))
-    } catch (error) {
-      this.#reportConsumer('`onAttempt`', error)
-    }
+    this.#hooks.onAttemptFailed(failure)
   }
 
   #onBatch(batch: readonly StreamEvent[] | undefined): void {
@@ -483,6 +486,7 @@ export class ResponseStream<
       return
     }
     this.#metrics.onChunk()
+    this.#hooks.onBatch(batch)
     for (const queue of this.#queues) queue.startBatch()
     try {
       for (const event of batch) {
@@ -573,7 +577,7 @@ export class ResponseStream<
     // Before any listener hears of the fields: one that asks for another `field()` reads what the accumulator has by now.
     const watchError = event.type === 'tool-input-delta' ? this.#watch(event) : undefined
     for (const fieldEvent of fieldEvents) {
-      this.#metrics.onField()
+      this.#metrics.onField(fieldEvent.field)
       if (fieldEvent.type === 'field-delta') this.#emitDelta(fieldEvent)
       else {
         this.#batcher?.flush()
@@ -688,7 +692,7 @@ export class ResponseStream<
   #succeed(finish: ProviderFinishEvent, calls: readonly ToolCallEvent[], output: unknown): void {
     if (this.#isSettled) return
     const { finishReason, providerFinishReason, usage } = finish
-    const metrics = this.#metrics.take({ attempts: this.#attempt, cached: this.#start?.cached ?? false })
+    const metrics = this.#takeMetrics(usage)
     const inputs = new Map(this.#accumulator.toolCalls.map(({ toolCallId, input }) => [toolCallId, input]))
     const { provider, model } = this.#options
     this.#response = {
@@ -712,6 +716,11 @@ export class ResponseStream<
     for (const call of calls) this.#emit({ ...call, seq: ++this.#seq })
     this.#emit({ type: 'finish', finishReason, providerFinishReason, usage, metrics, seq: ++this.#seq })
     for (const queue of this.#queues) queue.finish()
+    this.#hooks.onFinish(this.#response)
+  }
+
+  #takeMetrics(usage: Usage | undefined): Metrics {
+    return this.#metrics.take({ attempts: this.#attempt, cached: this.#start?.cached ?? false, usage })
   }
 
   #fail(cause: unknown): void {
@@ -723,12 +732,14 @@ export class ResponseStream<
       this.#batcher?.flush()
       if (this.#isSettled) return
     }
+    const metrics = this.#takeMetrics(this.#usage)
     this.#error = describeError(error, {
       provider,
       model,
       attempt: this.#attempt,
       usage: this.#usage,
       attempts: this.#failures,
+      metrics,
       partial: () => this.snapshot(),
       ...(error instanceof StreamError && this.#breakingPoint()),
     })
@@ -738,8 +749,7 @@ export class ResponseStream<
       else queue.finish(error)
     }
     this.#emitter.emit('error', error)
-    // To cancel is no failure.
-    if (!(error instanceof AbortedError)) this.#report(error)
+    this.#hooks.onFailed(error, metrics)
   }
 
   /** The number of the attempt under way. */

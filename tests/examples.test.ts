@@ -90,6 +90,7 @@ test('every example is run here', () => {
     'demo.ts',
     'quick-start.ts',
     'rate-limit.ts',
+    'telemetry.ts',
     'terminal.ts',
   ])
 })

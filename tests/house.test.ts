@@ -85,8 +85,8 @@ const contracts = new Set([
   'tool',
 ])
 const providers = house.flatMap(({ name }) => (name.startsWith('providers/') ? [name.slice('providers/'.length)] : []))
-/** Packages that a middleware loads when it is first used, and that users install for it. */
-const helpers = ['p-queue']
+/** What users install for one part of the library, by the folder that loads it when it is first used. */
+const helpers: Readonly<Record<string, string>> = { 'p-queue': 'middleware', '@opentelemetry/api': 'telemetry' }
 const sdks = ['@anthropic-ai/sdk', 'openai', 'ollama', '@google/genai']
 
 type Rule = (module: Module, imported: Import) => boolean
@@ -110,6 +110,8 @@ const rules: Record<string, Rule> = {
     familyOf(name) !== familyOf(target),
   'middleware knows only contracts': ({ name }, { isOurs, target }) =>
     isIn('middleware', name) && isOurs && !contracts.has(target),
+  'telemetry knows only contracts': ({ name }, { isOurs, target }) =>
+    isIn('telemetry', name) && isOurs && !contracts.has(target),
   'the tool stream knows only contracts and itself': ({ name }, { isOurs, target }) =>
     isIn('tool-stream', name) && isOurs && !contracts.has(target) && !isIn('tool-stream', target),
   'the tool channels know only contracts and themselves': ({ name }, { isOurs, target }) =>
@@ -133,13 +135,13 @@ const rules: Record<string, Rule> = {
     name === 'index' && (isSdk(imported) || isIn('providers', imported.target)),
   'only providers know an SDK, by its types or loaded when first used': ({ name }, imported) =>
     isSdk(imported) && !(isIn('providers', name) && (imported.isTypeOnly || imported.isDynamic)),
-  'only middleware loads its helpers, when first used': ({ name }, { target, isTypeOnly, isDynamic }) =>
-    helpers.includes(target) && !(isIn('middleware', name) && (isTypeOnly || isDynamic)),
+  'what only one part needs is loaded by that part, when first used': ({ name }, { target, isTypeOnly, isDynamic }) =>
+    target in helpers && !(isIn(helpers[target]!, name) && (isTypeOnly || isDynamic)),
   'nothing else is needed at run time than eventemitter3 and eventsource-parser': (_, imported) =>
     !imported.isOurs &&
     !imported.isTypeOnly &&
     !isSdk(imported) &&
-    !helpers.includes(imported.target) &&
+    !(imported.target in helpers) &&
     !['eventemitter3', 'eventsource-parser'].includes(imported.target),
 }
 
@@ -189,7 +191,7 @@ describe('the house', () => {
     ) as Record<string, Record<string, unknown>>
     expect(Object.keys(dependencies!).sort()).toEqual(['eventemitter3', 'eventsource-parser'])
     for (const peer of Object.keys(peerDependencies!)) {
-      expect([...sdks, ...helpers]).toContain(peer)
+      expect([...sdks, ...Object.keys(helpers)]).toContain(peer)
       expect(peerDependenciesMeta![peer]).toEqual({ optional: true })
     }
   })
@@ -220,6 +222,12 @@ describe('a breach of the house rules is noticed', () => {
       'providers know only contracts and the wire, and not each other',
     ],
     ['middleware/retry', "import { simulate } from '../testing/simulate.ts'", 'middleware knows only contracts'],
+    ['telemetry/index', "import { RunMetrics } from '../run-metrics.ts'", 'telemetry knows only contracts'],
+    [
+      'telemetry/index',
+      "import { trace } from '@opentelemetry/api'",
+      'what only one part needs is loaded by that part, when first used',
+    ],
     [
       'tool-stream/x',
       "import { EventQueue } from '../event-queue.ts'",
@@ -261,8 +269,12 @@ describe('a breach of the house rules is noticed', () => {
       "import type OpenAI from 'openai'",
       'only providers know an SDK, by its types or loaded when first used',
     ],
-    ['middleware/other', "import PQueue from 'p-queue'", 'only middleware loads its helpers, when first used'],
-    ['client', "await import('p-queue')", 'only middleware loads its helpers, when first used'],
+    [
+      'middleware/other',
+      "import PQueue from 'p-queue'",
+      'what only one part needs is loaded by that part, when first used',
+    ],
+    ['client', "await import('p-queue')", 'what only one part needs is loaded by that part, when first used'],
     [
       'schema',
       "import { z } from 'zod'",

@@ -432,7 +432,8 @@ describe('a run', () => {
     expect(error).toBeInstanceOf(StreamError)
     expect(error).toMatchObject({ code: 'provider_error', phase: 'stream', cause: bug, partial: { text: 'Hel' } })
     expect((error as Error).message).not.toContain('secret')
-    expect(onError.mock.calls).toEqual([[error]])
+    const run = { runId: expect.any(String) as string, provider: 'scripted', model: 'scripted-1' }
+    expect(onError.mock.calls).toEqual([[error, run]])
   })
 
   test.each([

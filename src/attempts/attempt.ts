@@ -145,6 +145,9 @@ class Attempt implements Batches {
 
   #ask(): StreamEvents {
     const context = { ...this.#context, signal: this.#controller.signal }
+    const { name: provider, model } = this.#provider
+    const { attempt, isFallback = false } = context
+    context.onAsked?.({ provider, model, attempt, isFallback, isStreamed: !this.#isWhole })
     if (!this.#isWhole) return this.#provider.stream(this.#request, context)
     if (this.#provider.generate) return this.#provider.generate(this.#request, context)
     throw new UsageError(
@@ -193,6 +196,7 @@ class Attempt implements Batches {
       this.#end()
       return
     }
+    if (this.#stage === 'sent') this.#context.onFirstByte?.()
     const batch = this.#hasStarted ? value : this.#named(value)
     this.#advance(batch)
     // What came is no event: whoever waits goes on waiting.

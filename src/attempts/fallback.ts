@@ -98,7 +98,8 @@ export function fallback(
           current = waiting.shift()!
           // Whoever tries a target again holds off the others until it is known how that ends.
           if (current.coolUntil > 0) current.coolUntil = performance.now() + coolDown
-          return current.stream(request, attemptContext)
+          const isFallback = context.isFallback === true || current !== members[0]
+          return current.stream(request, { ...attemptContext, isFallback })
         },
         onVisible: () => void (current.coolUntil = 0),
         onFailure(error, mayContinue): NextAttempt | undefined {

@@ -1,0 +1,305 @@
+import type { Attributes, Context, Histogram, Meter, Span, Tracer } from '@opentelemetry/api'
+import { checkOptions } from '../check-options.ts'
+import { isLLMError, UsageError } from '../errors.ts'
+import type { ProviderFinishEvent, StartEvent, StreamEvent, Target, Usage } from '../events.ts'
+import type { Middleware } from '../middleware.ts'
+import { fromBatches, type ProviderContext, toBatches } from '../provider.ts'
+import type { LLMRequest } from '../request.ts'
+
+export interface TelemetryOptions {
+  /** Makes the spans. Default: the global provider's tracer `fieldstream`. */
+  readonly tracer?: Tracer | undefined
+  /** Makes the histograms. Default: the global provider's meter `fieldstream`. */
+  readonly meter?: Meter | undefined
+  /**
+   * `gen_ai.provider.name` by the name of the provider, where the same API is another's: `{ anthropic: 'aws.bedrock' }`.
+   */
+  readonly providerNames?: Readonly<Record<string, string>> | undefined
+  /** Put on every span, by what the host knows of a request. */
+  readonly attributes?: ((request: LLMRequest) => Attributes) | undefined
+}
+
+type OpenTelemetry = typeof import('@opentelemetry/api')
+
+/** Bounds of the histograms' buckets, as the conventions advise. */
+const secondBounds = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92]
+const tokenBounds = Array.from({ length: 14 }, (_, power) => 4 ** power)
+
+/** What the conventions call a service, where that is not its provider's name. */
+const conventionalNames: Readonly<Record<string, string>> = { gemini: 'gcp.gemini' }
+
+/**
+ * Spans and metrics by OpenTelemetry's semantic conventions for generative AI, which are still in development: a client span
+ * `chat {model}`, and the histograms `gen_ai.client.operation.duration`, `gen_ai.client.operation.time_to_first_chunk` (the
+ * beginning of the response) and `gen_ai.client.token.usage`. Nothing of the prompt or the answer is recorded. `error.type` is
+ * the error's `code`; a run that was cancelled has it too (`aborted`), but not the status of an error.
+ *
+ * As the first of the middleware it covers what the run waits for and repeats, and knows whether the answer was valid; after
+ * `retry()` there is a span for each attempt. Answers from a cache have no tokens, since nobody pays for them again.
+ *
+ * @throws UsageError for options that make no sense; `missing_dependency` (when first used) without `@opentelemetry/api`.
+ */
+export function telemetry(options: TelemetryOptions = {}): Middleware {
+  checkOptions('telemetry()', options, [
+    'tracer',
+    'meter',
+    'providerNames',
+    'attributes',
+  ] satisfies (keyof TelemetryOptions)[])
+  const { tracer, meter, providerNames, attributes } = options
+  checkMethod('tracer', tracer, 'startSpan')
+  checkMethod('meter', meter, 'createHistogram')
+  if (attributes !== undefined && typeof attributes !== 'function')
+    throw new UsageError('invalid_argument', '`attributes` of telemetry() must be a function.')
+  if (providerNames !== undefined && (typeof providerNames !== 'object' || providerNames === null))
+    throw new UsageError(
+      'invalid_argument',
+      "`providerNames` of telemetry() must be an object, e.g. { anthropic: 'aws.bedrock' }.",
+    )
+  const names = { ...conventionalNames, ...providerNames }
+  let instruments: Promise<Instruments> | undefined
+
+  return (next) => (request, context) =>
+    fromBatches(async function* () {
+      instruments ??= loadInstruments(options).catch((error: unknown) => {
+        // Each run is to fail with an error of its own.
+        instruments = undefined
+        throw error
+      })
+      const operation = new Operation(await instruments, names, request, context, attributesOf(request, attributes))
+      const batches = operation.within(() => toBatches(next(request, operation.context)))
+      let isLeft = true
+      try {
+        for (;;) {
+          const { done, value } = await operation.within(() => batches.next())
+          if (done) break
+          operation.onBatch(value)
+          yield value
+        }
+        isLeft = false
+      } catch (error) {
+        isLeft = false
+        operation.end(error)
+        throw error
+      } finally {
+        operation.onLeft(isLeft)
+        if (isLeft) await batches.return?.()
+      }
+    })
+}
+
+interface Instruments {
+  readonly api: OpenTelemetry
+  readonly tracer: Tracer
+  readonly duration: Histogram
+  readonly timeToFirstChunk: Histogram
+  readonly tokenUsage: Histogram
+}
+
+async function loadInstruments(options: TelemetryOptions): Promise<Instruments> {
+  const api = await loadApi()
+  const { tracer = api.trace.getTracer('fieldstream'), meter = api.metrics.getMeter('fieldstream') } = options
+  const inSeconds = { unit: 's', advice: { explicitBucketBoundaries: secondBounds } }
+  return {
+    api,
+    tracer,
+    duration: meter.createHistogram('gen_ai.client.operation.duration', {
+      description: 'GenAI operation duration.',
+      ...inSeconds,
+    }),
+    timeToFirstChunk: meter.createHistogram('gen_ai.client.operation.time_to_first_chunk', {
+      description: 'Time to receive the first chunk.',
+      ...inSeconds,
+    }),
+    tokenUsage: meter.createHistogram('gen_ai.client.token.usage', {
+      description: 'Number of input and output tokens used.',
+      unit: '{token}',
+      advice: { explicitBucketBoundaries: tokenBounds },
+    }),
+  }
+}
+
+async function loadApi(): Promise<OpenTelemetry> {
+  try {
+    return await import('@opentelemetry/api')
+  } catch (cause) {
+    throw new UsageError(
+      'missing_dependency',
+      'telemetry() needs OpenTelemetry: `npm install @opentelemetry/api`, and an SDK that exports what it records.',
+      { cause },
+    )
+  }
+}
+
+/** One answer, from the request to its end. */
+class Operation {
+  readonly context: ProviderContext
+  readonly #instruments: Instruments
+  readonly #names: Readonly<Record<string, string>>
+  readonly #span: Span
+  readonly #spanContext: Context
+  readonly #signal: AbortSignal
+  readonly #endsWithRun: boolean
+  readonly #startedAt = performance.now()
+  #isStreamed = true
+  #firstByteAt: number | undefined
+  #finishedAt: number | undefined
+  #target: Target
+  #start: StartEvent | undefined
+  #finish: ProviderFinishEvent | undefined
+  #hasEnded = false
+
+  constructor(
+    instruments: Instruments,
+    names: Readonly<Record<string, string>>,
+    request: LLMRequest,
+    context: ProviderContext,
+    attributes: Attributes,
+  ) {
+    const { api, tracer } = instruments
+    this.#instruments = instruments
+    this.#names = names
+    this.#target = context.target ?? { provider: '', model: '' }
+    this.#signal = context.signal
+    this.#endsWithRun = context.afterEnd !== undefined
+    this.#span = tracer.startSpan(this.#spanName, {
+      kind: api.SpanKind.CLIENT,
+      attributes: { ...attributes, ...this.#targetAttributes },
+    })
+    this.#spanContext = api.trace.setSpan(api.context.active(), this.#span)
+    this.context = {
+      ...context,
+      onAsked: (asked) => {
+        const { provider, model, isStreamed } = asked
+        this.#target = { provider, model }
+        this.#isStreamed = isStreamed
+        this.#span.updateName(this.#spanName)
+        this.#span.setAttributes({ ...this.#targetAttributes, 'gen_ai.request.stream': isStreamed })
+        context.onAsked?.(asked)
+      },
+      onFirstByte: () => {
+        if (this.#isStreamed) this.#firstByteAt ??= performance.now()
+        context.onFirstByte?.()
+      },
+    }
+    context.afterEnd?.((error) => this.end(error))
+  }
+
+  /** What is called here has the span as its parent: an instrumented `fetch`, a database that a cache asks. */
+  within<Result>(call: () => Result): Result {
+    return this.#instruments.api.context.with(this.#spanContext, call)
+  }
+
+  onBatch(batch: readonly StreamEvent[]): void {
+    for (const event of batch) {
+      if (event.type === 'start') this.#start = event
+      else if (event.type === 'finish') {
+        this.#finish = event
+        this.#finishedAt = performance.now()
+      }
+    }
+  }
+
+  /** The source has ended, or nobody reads on. Where that ends the run, how it ended is told by itself. */
+  onLeft(isLeft: boolean): void {
+    if (this.#endsWithRun && (!isLeft || this.#finish || this.#signal.aborted)) return
+    this.end(isLeft && !this.#finish ? leftEarly : undefined)
+  }
+
+  end(error: unknown): void {
+    if (this.#hasEnded) return
+    this.#hasEnded = true
+    const { duration, timeToFirstChunk, tokenUsage, api } = this.#instruments
+    const span = this.#span
+    const facts: Attributes = { 'gen_ai.operation.name': 'chat', ...this.#targetAttributes }
+    if (this.#start) {
+      const { model, responseId } = this.#start
+      facts['gen_ai.response.model'] = model
+      if (responseId !== undefined) span.setAttribute('gen_ai.response.id', responseId)
+    }
+    const isGenerated = !this.#start?.cached
+    if (this.#finish) {
+      span.setAttribute('gen_ai.response.finish_reasons', [this.#finish.finishReason])
+      if (isGenerated) span.setAttributes(usageAttributes(this.#finish.usage))
+    }
+    if (this.#firstByteAt !== undefined) {
+      const seconds = (this.#firstByteAt - this.#startedAt) / 1000
+      span.setAttribute('gen_ai.response.time_to_first_chunk', seconds)
+      timeToFirstChunk.record(seconds, facts, this.#spanContext)
+    }
+    if (this.#finish && isGenerated) {
+      const { inputTokens, outputTokens } = this.#finish.usage
+      tokenUsage.record(inputTokens, { ...facts, 'gen_ai.token.type': 'input' }, this.#spanContext)
+      tokenUsage.record(outputTokens, { ...facts, 'gen_ai.token.type': 'output' }, this.#spanContext)
+    }
+    const type = error === undefined ? undefined : errorType(error)
+    if (type !== undefined) facts['error.type'] = type
+    span.setAttributes(facts)
+    if (type !== undefined && type !== 'aborted') {
+      // Our messages hold nothing of the prompt or the answer; of others' that is not known.
+      const message = isLLMError(error) ? { message: error.message } : {}
+      span.setStatus({ code: api.SpanStatusCode.ERROR, ...message })
+    }
+    const endedAt = this.#finishedAt !== undefined && type === undefined ? this.#finishedAt : performance.now()
+    duration.record((endedAt - this.#startedAt) / 1000, facts, this.#spanContext)
+    span.end()
+  }
+
+  get #spanName(): string {
+    return `chat ${this.#target.model}`.trim()
+  }
+
+  get #targetAttributes(): Attributes {
+    const { provider, model } = this.#target
+    return { 'gen_ai.provider.name': this.#names[provider] ?? provider, 'gen_ai.request.model': model }
+  }
+}
+
+const leftEarly = new DOMException('Nobody read on.', 'AbortError')
+
+function errorType(error: unknown): string {
+  if (isLLMError(error)) return error.code
+  if (error === leftEarly) return 'aborted'
+  return error instanceof Error ? error.name : '_OTHER'
+}
+
+function attributesOf(request: LLMRequest, ofHost: TelemetryOptions['attributes']): Attributes {
+  const { maxTokens, temperature, topP, stop, output } = request
+  return {
+    ...hostAttributes(request, ofHost),
+    'gen_ai.operation.name': 'chat',
+    'gen_ai.output.type': output ? 'json' : 'text',
+    ...(maxTokens !== undefined && { 'gen_ai.request.max_tokens': maxTokens }),
+    ...(temperature !== undefined && { 'gen_ai.request.temperature': temperature }),
+    ...(topP !== undefined && { 'gen_ai.request.top_p': topP }),
+    ...(stop && { 'gen_ai.request.stop_sequences': [...stop] }),
+  }
+}
+
+function hostAttributes(request: LLMRequest, ofHost: TelemetryOptions['attributes']): Attributes {
+  try {
+    return ofHost?.(request) ?? {}
+  } catch {
+    // What is only to be watched must not fail for it.
+    return {}
+  }
+}
+
+function usageAttributes(usage: Usage): Attributes {
+  const { inputTokens, outputTokens, cacheReadTokens, cacheWriteTokens, reasoningTokens } = usage
+  return {
+    'gen_ai.usage.input_tokens': inputTokens,
+    'gen_ai.usage.output_tokens': outputTokens,
+    'gen_ai.usage.cache_read.input_tokens': cacheReadTokens,
+    'gen_ai.usage.cache_creation.input_tokens': cacheWriteTokens,
+    ...(reasoningTokens !== undefined && { 'gen_ai.usage.reasoning.output_tokens': reasoningTokens }),
+  }
+}
+
+function checkMethod(name: 'tracer' | 'meter', value: unknown, method: string): void {
+  if (value === undefined || typeof (value as Record<string, unknown> | null)?.[method] === 'function') return
+  throw new UsageError(
+    'invalid_argument',
+    `\`${name}\` of telemetry() must be one of OpenTelemetry, e.g. from its provider's \`get${name === 'tracer' ? 'Tracer' : 'Meter'}()\`.`,
+  )
+}
