@@ -744,7 +744,8 @@ describe('any client, any way to give a key', () => {
 describe('over a real connection', () => {
   test('a timeout of the client itself', async () => {
     const { baseURL, sockets } = await serve(() => undefined)
-    const sdk = new GoogleGenAI({ apiKey: key, httpOptions: { baseUrl: baseURL, timeout: 50 } })
+    // Long enough to connect on a busy machine.
+    const sdk = new GoogleGenAI({ apiKey: key, httpOptions: { baseUrl: baseURL, timeout: 500 } })
     const { error } = await watchClient(over(sdk))
     expect(error).toMatchObject({ name: 'TimeoutError', code: 'timeout', retryable: true })
     expect(await untilClosed(sockets[0]!)).toBeLessThan(100)
