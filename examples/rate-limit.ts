@@ -19,7 +19,7 @@ const question = { messages: [{ role: 'user', content: 'How do I keep crisps?' }
 const answers = Array.from({ length: 10 }, () => client.stream(question).final())
 for (const [i, result] of (await Promise.allSettled(answers)).entries()) {
   if (result.status === 'fulfilled') {
-    const seconds = Math.floor(result.value.metrics.queuedMs / 1000)
+    const seconds = Math.round(result.value.metrics.queuedMs / 1000)
     console.log(`${i + 1}: answered after ${seconds === 0 ? 'less than a second' : `${seconds} s`} in the queue`)
   } else console.log(`${i + 1}: ${(result.reason as { code: string }).code}`)
 }
