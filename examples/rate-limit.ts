@@ -18,8 +18,6 @@ const client = new StreamingLLMClient({
 const question = { messages: [{ role: 'user', content: 'How do I keep crisps?' }], maxTokens: 100 } as const
 const answers = Array.from({ length: 10 }, () => client.stream(question).final())
 for (const [i, result] of (await Promise.allSettled(answers)).entries()) {
-  if (result.status === 'fulfilled') {
-    const seconds = Math.floor(result.value.metrics.queuedMs / 1000)
-    console.log(`${i + 1}: answered after ${seconds === 0 ? 'less than a second' : `${seconds} s`} in the queue`)
-  } else console.log(`${i + 1}: ${(result.reason as { code: string }).code}`)
+  if (result.status === 'fulfilled') console.log(`${i + 1}: waited ${Math.round(result.value.metrics.queuedMs)} ms`)
+  else console.log(`${i + 1}: ${(result.reason as { code: string }).code}`)
 }

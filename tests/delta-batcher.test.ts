@@ -86,6 +86,10 @@ describe('what ends a wait', () => {
     expect(joined({ at: 'sentence' }, ['你好。', '再'], { flush: false })).toEqual(['你好。'])
   })
 
+  test('a skin tone stays with what it colours', () => {
+    expect(joined({ at: 'sentence' }, ['a', '?🏽', 'a'])).toEqual(['a?🏽a'])
+  })
+
   test('whichever comes first', () => {
     expect(joined({ at: 'sentence', chars: 10 }, ['Hi. ', 'Th', 'is is long', ' a'])).toEqual([
       'Hi. ',
