@@ -16,6 +16,7 @@ const requestOptions: readonly string[] = [
   'stop',
   'reasoning',
   'metadata',
+  'cache',
   'providerOptions',
   'raw',
   'fields',
@@ -63,6 +64,7 @@ export function checkRequest(request: StreamRequest, provider: string): void {
     stop,
     reasoning,
     metadata,
+    cache,
     providerOptions,
     onInvalid,
     onInterrupted,
@@ -95,6 +97,7 @@ export function checkRequest(request: StreamRequest, provider: string): void {
     "`onInterrupted` must be 'fail' or 'restart'",
   )
   expect(signal === undefined || signal instanceof AbortSignal, '`signal` must be an AbortSignal')
+  expect(cache === undefined || typeof cache === 'boolean', '`cache` must be true or false')
   expect(metadata === undefined || (typeof metadata === 'object' && metadata !== null), '`metadata` must be an object')
   for (const [name, options] of Object.entries((providerOptions ?? {}) as Members)) {
     const isObject = typeof options === 'object' && options !== null

@@ -1,5 +1,5 @@
 import type { LLMError } from './errors.ts'
-import type { StreamEvent, ToolInputChannel } from './events.ts'
+import type { StreamEvent, Target, ToolInputChannel } from './events.ts'
 import type { LLMRequest, LLMWarning } from './request.ts'
 
 /** Limits of time for one attempt, in milliseconds; `false` is none. Time in which nobody asks for more does not count. */
@@ -31,6 +31,8 @@ export interface AttemptFailure {
 export interface ProviderContext {
   /** Fires when the run is over for any reason; the provider closes its connection. Fresh for each run. */
   readonly signal: AbortSignal
+  /** Who is asked: the client's provider, which may be made of others. */
+  readonly target?: Target | undefined
   /** The number of the attempt that is to be made, counted from 1. */
   readonly attempt: number
   /** Limits of each attempt, where they are not the default. */
@@ -120,5 +122,22 @@ export function toBatches(events: StreamEvents): AsyncIterator<readonly StreamEv
       await single.return?.()
       return { done: true, value: undefined }
     },
+  }
+}
+
+/** Whether a consumer may see something of an event: an attempt that brought none such can be repeated unseen. */
+export function isVisible({ type }: StreamEvent, { showsReasoning = true }: ProviderContext): boolean {
+  switch (type) {
+    case 'text-delta':
+    case 'tool-input-start':
+    case 'tool-input-delta':
+    case 'tool-input-end':
+    case 'restart':
+    case 'finish':
+      return true
+    case 'reasoning-delta':
+      return showsReasoning
+    default:
+      return false
   }
 }

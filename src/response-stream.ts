@@ -435,7 +435,7 @@ export class ResponseStream<
   }
 
   #open(): Batches {
-    const { signal } = this.#options
+    const { signal, provider, model } = this.#options
     if (signal?.aborted) throw new AbortedError(signal.reason, { phase: this.#phase })
     // Not earlier: a stream that nobody uses leaves no listener behind.
     signal?.addEventListener('abort', this.#onSignal)
@@ -443,6 +443,7 @@ export class ResponseStream<
     this.#deadline = new RunDeadline((total) => this.#fail(outOfTime(total)))
     const context: ProviderContext = {
       signal: this.#controller.signal,
+      target: { provider, model },
       attempt: 1,
       deadline: this.#deadline,
       showsReasoning: this.#hasLoop || this.#emitter.listenerCount('reasoning-delta') > 0,

@@ -85,13 +85,15 @@ const contracts = new Set([
   'tool',
 ])
 const providers = house.flatMap(({ name }) => (name.startsWith('providers/') ? [name.slice('providers/'.length)] : []))
+/** What middleware stands on, where it is used. */
+const peers = ['lru-cache']
 const sdks = ['@anthropic-ai/sdk', 'openai', 'ollama', '@google/genai']
 
 type Rule = (module: Module, imported: Import) => boolean
 
 const isIn = (folder: string, name: string): boolean => name.startsWith(`${folder}/`)
-/** `providers/x` and `providers/x-y` are one provider in several files; nothing else is anyone's family. */
-const familyOf = (name: string): string => /^providers\/[a-z]+/.exec(name)?.[0] ?? name
+/** `providers/x` and `providers/x-y` are one provider in several files, and so with middleware; nothing else is anyone's family. */
+const familyOf = (name: string): string => /^(?:providers|middleware)\/[a-z]+/.exec(name)?.[0] ?? name
 const isSdk = ({ target }: Import): boolean => sdks.some((sdk) => target === sdk || target.startsWith(`${sdk}/`))
 
 /** Each says which imports are wrong. */
@@ -106,8 +108,8 @@ const rules: Record<string, Rule> = {
     !contracts.has(target) &&
     !isIn('wire', target) &&
     familyOf(name) !== familyOf(target),
-  'middleware knows only contracts': ({ name }, { isOurs, target }) =>
-    isIn('middleware', name) && isOurs && !contracts.has(target),
+  'middleware knows only contracts, and not each other': ({ name }, { isOurs, target }) =>
+    isIn('middleware', name) && isOurs && !contracts.has(target) && familyOf(name) !== familyOf(target),
   'the tool stream knows only contracts and itself': ({ name }, { isOurs, target }) =>
     isIn('tool-stream', name) && isOurs && !contracts.has(target) && !isIn('tool-stream', target),
   'the tool channels know only contracts and themselves': ({ name }, { isOurs, target }) =>
@@ -131,10 +133,13 @@ const rules: Record<string, Rule> = {
     name === 'index' && (isSdk(imported) || isIn('providers', imported.target)),
   'only providers know an SDK, by its types or loaded when first used': ({ name }, imported) =>
     isSdk(imported) && !(isIn('providers', name) && (imported.isTypeOnly || imported.isDynamic)),
+  'what middleware stands on is loaded when first used': ({ name }, { isTypeOnly, isDynamic, target }) =>
+    peers.includes(target) && !(isIn('middleware', name) && (isTypeOnly || isDynamic)),
   'nothing else is needed at run time than eventemitter3 and eventsource-parser': (_, imported) =>
     !imported.isOurs &&
     !imported.isTypeOnly &&
     !isSdk(imported) &&
+    !peers.includes(imported.target) &&
     !['eventemitter3', 'eventsource-parser'].includes(imported.target),
 }
 
@@ -184,7 +189,7 @@ describe('the house', () => {
     ) as Record<string, Record<string, unknown>>
     expect(Object.keys(dependencies!).sort()).toEqual(['eventemitter3', 'eventsource-parser'])
     for (const peer of Object.keys(peerDependencies!)) {
-      expect(sdks).toContain(peer)
+      expect([...sdks, ...peers]).toContain(peer)
       expect(peerDependenciesMeta![peer]).toEqual({ optional: true })
     }
   })
@@ -214,7 +219,12 @@ describe('a breach of the house rules is noticed', () => {
       "import type { Snapshot } from '../client.ts'",
       'providers know only contracts and the wire, and not each other',
     ],
-    ['middleware/retry', "import { simulate } from '../testing/simulate.ts'", 'middleware knows only contracts'],
+    [
+      'middleware/retry',
+      "import { simulate } from '../testing/simulate.ts'",
+      'middleware knows only contracts, and not each other',
+    ],
+    ['middleware/cache', "import { retry } from './retry.ts'", 'middleware knows only contracts, and not each other'],
     [
       'tool-stream/x',
       "import { EventQueue } from '../event-queue.ts'",
@@ -256,6 +266,7 @@ describe('a breach of the house rules is noticed', () => {
       "import type OpenAI from 'openai'",
       'only providers know an SDK, by its types or loaded when first used',
     ],
+    ['middleware/cache', "import { LRUCache } from 'lru-cache'", 'what middleware stands on is loaded when first used'],
     [
       'schema',
       "import { z } from 'zod'",

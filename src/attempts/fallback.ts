@@ -1,10 +1,9 @@
-import { checkOptions } from '../check-options.ts'
+import { checkNumbers, checkOptions } from '../check-options.ts'
 import { type ErrorCode, type LLMError, PolicyError, UsageError } from '../errors.ts'
 import type { StreamFunction } from '../middleware.ts'
 import type { Provider } from '../provider.ts'
 import { attemptOf } from './attempt.ts'
 import { type NextAttempt, streamAttempts } from './attempt-sequence.ts'
-import { checkNumbers } from './limits.ts'
 
 export interface FallbackOptions {
   /** How long a target that failed is asked last, in milliseconds; longer where it asks for that itself. Default 30,000. */

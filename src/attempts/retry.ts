@@ -1,9 +1,8 @@
-import { checkOptions } from '../check-options.ts'
+import { checkNumbers, checkOptions } from '../check-options.ts'
 import { type LLMError, PolicyError, UsageError } from '../errors.ts'
 import type { Target } from '../events.ts'
 import type { Middleware } from '../middleware.ts'
 import { type NextAttempt, streamAttempts } from './attempt-sequence.ts'
-import { checkNumbers } from './limits.ts'
 import { RetryBudget } from './retry-budget.ts'
 
 /** Times in milliseconds. */

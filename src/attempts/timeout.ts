@@ -1,7 +1,6 @@
-import { checkOptions } from '../check-options.ts'
+import { checkNumbers, checkOptions } from '../check-options.ts'
 import type { Middleware } from '../middleware.ts'
 import type { AttemptTimeouts } from '../provider.ts'
-import { checkNumbers } from './limits.ts'
 
 /** In milliseconds; `false` is no limit. */
 export interface TimeoutOptions extends AttemptTimeouts {

@@ -1,5 +1,4 @@
-import { checkNumbers } from '../attempts/limits.ts'
-import { checkOptions } from '../check-options.ts'
+import { checkNumbers, checkOptions } from '../check-options.ts'
 import { UsageError } from '../errors.ts'
 
 /** A response as it came over the wire. JSON-serializable unless its bytes are no UTF-8. */

@@ -1,5 +1,4 @@
-import { checkNumbers } from '../attempts/limits.ts'
-import { checkOptions } from '../check-options.ts'
+import { checkNumbers, checkOptions } from '../check-options.ts'
 import { UsageError } from '../errors.ts'
 import type { ToolInputChannel } from '../events.ts'
 import { anthropicWire } from './anthropic-frames.ts'
