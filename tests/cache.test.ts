@@ -80,10 +80,7 @@ describe('an answer that was given before', () => {
     const options = { middleware: [cache()] }
     const first = await streamOf(provider, {}, options).final()
     const client = new StreamingLLMClient({ provider, ...options })
-    expect(await client.stream({ messages: [{ role: 'user', content: 'Hello' }] }).final()).toMatchObject({
-      text: 'Hello you',
-      metrics: { cached: false },
-    })
+    expect(first.metrics.cached).toBe(false)
     await stored()
     const { pulls } = provider
     const stream = client.stream({ messages: [{ role: 'user', content: 'Hello' }] })
@@ -127,7 +124,7 @@ describe('an answer that was given before', () => {
 
   test('of an attempt that followed others is the whole story', async () => {
     let attempts = 0
-    const { ask, provider } = cached(async function* () {
+    const provider = scriptedProvider(async function* () {
       await turn()
       yield [start, text('bad')]
       if (++attempts === 1) throw new StreamError('stream_truncated', 'cut', { retryable: true })
@@ -143,7 +140,6 @@ describe('an answer that was given before', () => {
     const events = await collect(run())
     expect(events.map(({ type }) => type)).toEqual(['start', 'text-delta', 'finish'])
     expect(events[0]).toMatchObject({ cached: true, attempt: 1 })
-    expect(ask).toBeDefined()
   })
 
   test.each<[string, Script, Partial<StreamRequest>]>([
@@ -209,9 +205,6 @@ describe('the key', () => {
   })
   const described = (description: string) =>
     tool({ name: 'answer', description, input: z.object({ text: z.string() }) })
-  const output = (schema: object) => ({ output: schema as Record<string, unknown> })
-  void output
-
   test.each<[string, Partial<StreamRequest>, Partial<StreamRequest>]>([
     ['messages', {}, { messages: [{ role: 'user', content: 'Bye' }] }],
     ['pictures', picture(new Uint8Array([1, 2])), picture(new Uint8Array([1, 3]))],
@@ -363,7 +356,7 @@ describe('a store that does not do its work costs no answer', () => {
     expect((await ask().final()).text).toBe('Hello you')
   })
 
-  const { ...good } = { version: 1, events: [start, text('x'), finish('stop')] as unknown[] }
+  const good = { version: 1, events: [start, text('x'), finish('stop')] as unknown[] }
   const withEvents = (...events: unknown[]): string => JSON.stringify({ ...good, events })
   test.each<[string, unknown]>([
     ['nothing', null],
@@ -659,9 +652,11 @@ describe.skipIf(!hasRedis)('on Redis', () => {
     return { url: `redis://127.0.0.1:${port}`, stop }
   }
   function keyv(url: string): Keyv {
-    const store = new Keyv({ store: new KeyvRedis(url) })
+    const redis = new KeyvRedis(url)
+    const store = new Keyv({ store: redis })
     store.on('error', () => undefined)
-    onTestFinished(async () => void (await store.disconnect().catch(() => undefined)))
+    // At once: there may be no server any more.
+    onTestFinished(() => redis.disconnect(true))
     return store
   }
 
@@ -679,6 +674,8 @@ describe.skipIf(!hasRedis)('on Redis', () => {
     expect(second.provider.requests).toHaveLength(0)
     await new Promise((resolve) => setTimeout(resolve, 600))
     expect((await second.ask({ tools: [answer] }).final()).metrics.cached).toBe(false)
+    // Until the third answer is written too.
+    await new Promise((resolve) => setTimeout(resolve, 100))
     expect([...first.errors, ...second.errors]).toEqual([])
   })
 

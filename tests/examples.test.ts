@@ -85,5 +85,5 @@ test('the demo says why nobody answers', async () => {
 })
 
 test('every example is run here', () => {
-  expect(readdirSync(join(root, 'examples')).sort()).toEqual(['demo.ts', 'quick-start.ts', 'terminal.ts'])
+  expect(readdirSync(join(root, 'examples')).sort()).toEqual(['cache.ts', 'demo.ts', 'quick-start.ts', 'terminal.ts'])
 })
