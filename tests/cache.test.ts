@@ -351,6 +351,19 @@ describe('a store that does not do its work costs no answer', () => {
     expect(vi.getTimerCount()).toBe(0)
   })
 
+  test('hangs while the run is cancelled: no call is made afterwards', async () => {
+    const got = Promise.withResolvers<undefined>()
+    const { ask, provider } = cached(hello, { store: { get: () => got.promise, set: () => undefined } })
+    const stream = ask()
+    const failed = rejectionOf(stream.final())
+    await stored()
+    stream.abort()
+    got.resolve(undefined)
+    expect(await failed).toMatchObject({ code: 'aborted' })
+    await stored()
+    expect(provider.requests).toHaveLength(0)
+  })
+
   test('hangs only in writing: nobody waits', async () => {
     const { ask } = cached(hello, { store: { get: () => undefined, set: () => new Promise(() => undefined) } })
     expect((await ask().final()).text).toBe('Hello you')
@@ -530,6 +543,26 @@ describe('equal requests at the same time', () => {
       expect(Object.keys(error as object)).not.toContain('stack')
     }
     expect(provider.requests).toHaveLength(1)
+  })
+
+  test('who is behind in an answer that outgrows its limit is told so, and gets nothing with a gap', async () => {
+    const { steps, script } = stepwise()
+    const { ask } = cached(script, { maxLength: 2 })
+    const slow = ask()[Symbol.asyncIterator]()
+    await slow.next()
+    const final = ask().final()
+    await stored()
+    for (const step of steps) step.resolve(undefined)
+    expect((await final).text).toBe('abcde')
+    const { items, error } = await collectUntilError({ [Symbol.asyncIterator]: () => slow })
+    expect(textOf(items as { type: string; delta?: string }[])).toBe('a')
+    expect(error).toMatchObject({ code: 'limit_exceeded', limit: 'maxLength' })
+  })
+
+  test('share no call where only one allows a restart', async () => {
+    const { ask, provider } = cached(hello, { store: { get: () => undefined, set: () => undefined } })
+    await Promise.all([ask().final(), ask({ onInterrupted: 'restart' }).final()])
+    expect(provider.requests).toHaveLength(2)
   })
 
   test('an answer that outgrows its limit is not shared with those who come late', async () => {

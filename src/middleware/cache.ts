@@ -1,5 +1,5 @@
 import { checkNumbers, checkOptions } from '../check-options.ts'
-import { AbortedError, LLMTimeoutError, UsageError } from '../errors.ts'
+import { LLMTimeoutError, UsageError } from '../errors.ts'
 import type { StreamEvent, Target } from '../events.ts'
 import type { Middleware } from '../middleware.ts'
 import { fromBatches, isVisible, type ProviderContext, type StreamEvents, toBatches } from '../provider.ts'
@@ -118,18 +118,14 @@ export function cache(options: CacheOptions = {}): Middleware {
     ): AsyncGenerator<readonly StreamEvent[], void, undefined> {
       const { target, signal } = context
       const open = (flightContext: ProviderContext): StreamEvents => next(request, flightContext)
-      const checkAborted = (): void => {
-        if (signal.aborted) throw new AbortedError(signal.reason, { phase: 'connect' })
-      }
       const hash = target && (await keyOf(request, target))
-      checkAborted()
       if (hash === undefined) {
         yield* { [Symbol.asyncIterator]: () => toBatches(open(context)) }
         return
       }
       const answers = await openStore()
       const limited = withinBudget(timeout)
-      // What it may do without having been asked to would surprise whoever follows.
+      // What the one may see must be for the other too.
       const shared = `${hash} ${request.onInterrupted ?? 'fail'} ${context.streaming ?? true}`
       if (!flights.has(shared)) {
         let entry: unknown
@@ -138,7 +134,6 @@ export function cache(options: CacheOptions = {}): Middleware {
         } catch (error) {
           report(error, 'get')
         }
-        checkAborted()
         const events = fromEntry(entry, request)
         if (events) {
           yield replay(events, context.attempt)
