@@ -560,8 +560,12 @@ describe('equal requests at the same time', () => {
   })
 
   test('share no call where only one allows a restart', async () => {
-    const { ask, provider } = cached(hello, { store: { get: () => undefined, set: () => undefined } })
-    await Promise.all([ask().final(), ask({ onInterrupted: 'restart' }).final()])
+    const { steps, script } = stepwise()
+    const { ask, provider } = cached(script, { store: { get: () => undefined, set: () => undefined } })
+    const both = Promise.all([ask().final(), ask({ onInterrupted: 'restart' }).final()])
+    await stored()
+    for (const step of steps) step.resolve(undefined)
+    await both
     expect(provider.requests).toHaveLength(2)
   })
 
