@@ -17,6 +17,7 @@ const requestOptions: readonly string[] = [
   'stop',
   'reasoning',
   'metadata',
+  'cache',
   'providerOptions',
   'raw',
   'fields',
@@ -65,6 +66,7 @@ export function checkRequest(request: StreamRequest, provider: string): void {
     stop,
     reasoning,
     metadata,
+    cache,
     providerOptions,
     onInvalid,
     onInterrupted,
@@ -98,6 +100,7 @@ export function checkRequest(request: StreamRequest, provider: string): void {
   )
   checkBatch(request.batch)
   expect(signal === undefined || signal instanceof AbortSignal, '`signal` must be an AbortSignal')
+  expect(cache === undefined || typeof cache === 'boolean', '`cache` must be true or false')
   expect(metadata === undefined || (typeof metadata === 'object' && metadata !== null), '`metadata` must be an object')
   for (const [name, options] of Object.entries((providerOptions ?? {}) as Members)) {
     const isObject = typeof options === 'object' && options !== null

@@ -41,6 +41,8 @@ export interface AskedTarget extends Target {
 export interface ProviderContext {
   /** Fires when the run is over for any reason; the provider closes its connection. Fresh for each run. */
   readonly signal: AbortSignal
+  /** Who is asked: the client's provider, which may be made of others. */
+  readonly target?: Target | undefined
   /** The number of the attempt that is to be made, counted from 1. */
   readonly attempt: number
   /** The client's provider; one made of others has their names joined. `onAsked` tells which of them is asked. */
@@ -142,5 +144,22 @@ export function toBatches(events: StreamEvents): AsyncIterator<readonly StreamEv
       await single.return?.()
       return { done: true, value: undefined }
     },
+  }
+}
+
+/** Whether a consumer may see something of an event: an attempt that brought none such can be repeated unseen. */
+export function isVisible({ type }: StreamEvent, { showsReasoning = true }: ProviderContext): boolean {
+  switch (type) {
+    case 'text-delta':
+    case 'tool-input-start':
+    case 'tool-input-delta':
+    case 'tool-input-end':
+    case 'restart':
+    case 'finish':
+      return true
+    case 'reasoning-delta':
+      return showsReasoning
+    default:
+      return false
   }
 }

@@ -133,6 +133,8 @@ export interface LLMRequest {
   readonly metadata?: Readonly<Record<string, unknown>> | undefined
   /** By provider name, passed through as they are: `{ anthropic: { top_k: 5 } }`. */
   readonly providerOptions?: Readonly<Record<string, Readonly<Record<string, unknown>>>> | undefined
+  /** Whether `cache()` may give an answer that it has, and keep a new one. Default true. */
+  readonly cache?: boolean | undefined
   /** Also emit the provider's own events, as `raw`. Default false. */
   readonly raw?: boolean | undefined
 }

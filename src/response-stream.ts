@@ -451,6 +451,7 @@ export class ResponseStream<
     this.#hooks.begin()
     const context: ProviderContext = {
       signal: this.#controller.signal,
+      target: { provider, model },
       attempt: 1,
       target: { provider, model },
       deadline: this.#deadline,

@@ -87,6 +87,7 @@ test('the demo says why nobody answers', async () => {
 test('every example is run here', () => {
   expect(readdirSync(join(root, 'examples')).sort()).toEqual([
     'batch.ts',
+    'cache.ts',
     'demo.ts',
     'quick-start.ts',
     'rate-limit.ts',

@@ -86,14 +86,18 @@ const contracts = new Set([
 ])
 const providers = house.flatMap(({ name }) => (name.startsWith('providers/') ? [name.slice('providers/'.length)] : []))
 /** What users install for one part of the library, by the folder that loads it when it is first used. */
-const helpers: Readonly<Record<string, string>> = { 'p-queue': 'middleware', '@opentelemetry/api': 'telemetry' }
+const helpers: Readonly<Record<string, string>> = {
+  'lru-cache': 'middleware',
+  'p-queue': 'middleware',
+  '@opentelemetry/api': 'telemetry',
+}
 const sdks = ['@anthropic-ai/sdk', 'openai', 'ollama', '@google/genai']
 
 type Rule = (module: Module, imported: Import) => boolean
 
 const isIn = (folder: string, name: string): boolean => name.startsWith(`${folder}/`)
-/** `providers/x` and `providers/x-y` are one provider in several files; nothing else is anyone's family. */
-const familyOf = (name: string): string => /^providers\/[a-z]+/.exec(name)?.[0] ?? name
+/** `providers/x` and `providers/x-y` are one provider in several files, and so with middleware; nothing else is anyone's family. */
+const familyOf = (name: string): string => /^(?:providers|middleware)\/[a-z]+/.exec(name)?.[0] ?? name
 const isSdk = ({ target }: Import): boolean => sdks.some((sdk) => target === sdk || target.startsWith(`${sdk}/`))
 
 /** Each says which imports are wrong. */
@@ -108,8 +112,8 @@ const rules: Record<string, Rule> = {
     !contracts.has(target) &&
     !isIn('wire', target) &&
     familyOf(name) !== familyOf(target),
-  'middleware knows only contracts': ({ name }, { isOurs, target }) =>
-    isIn('middleware', name) && isOurs && !contracts.has(target),
+  'middleware knows only contracts, and not each other': ({ name }, { isOurs, target }) =>
+    isIn('middleware', name) && isOurs && !contracts.has(target) && familyOf(name) !== familyOf(target),
   'telemetry knows only contracts': ({ name }, { isOurs, target }) =>
     isIn('telemetry', name) && isOurs && !contracts.has(target),
   'the tool stream knows only contracts and itself': ({ name }, { isOurs, target }) =>
@@ -221,7 +225,12 @@ describe('a breach of the house rules is noticed', () => {
       "import type { Snapshot } from '../client.ts'",
       'providers know only contracts and the wire, and not each other',
     ],
-    ['middleware/retry', "import { simulate } from '../testing/simulate.ts'", 'middleware knows only contracts'],
+    [
+      'middleware/retry',
+      "import { simulate } from '../testing/simulate.ts'",
+      'middleware knows only contracts, and not each other',
+    ],
+    ['middleware/cache', "import { retry } from './retry.ts'", 'middleware knows only contracts, and not each other'],
     ['telemetry/index', "import { RunMetrics } from '../run-metrics.ts'", 'telemetry knows only contracts'],
     [
       'telemetry/index',
@@ -268,6 +277,11 @@ describe('a breach of the house rules is noticed', () => {
       'client',
       "import type OpenAI from 'openai'",
       'only providers know an SDK, by its types or loaded when first used',
+    ],
+    [
+      'middleware/cache',
+      "import { LRUCache } from 'lru-cache'",
+      'what only one part needs is loaded by that part, when first used',
     ],
     [
       'middleware/other',

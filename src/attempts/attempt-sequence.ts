@@ -1,6 +1,13 @@
 import { AbortedError, asLLMError, describeError, type LLMError, StreamError } from '../errors.ts'
 import type { RestartEvent, StreamEvent, Target } from '../events.ts'
-import { type AttemptFailure, fromBatches, type ProviderContext, type StreamEvents, toBatches } from '../provider.ts'
+import {
+  type AttemptFailure,
+  fromBatches,
+  isVisible,
+  type ProviderContext,
+  type StreamEvents,
+  toBatches,
+} from '../provider.ts'
 import type { LLMRequest } from '../request.ts'
 
 /** What follows a failed attempt. */
@@ -87,22 +94,6 @@ async function* readAttempts(
       context.onAttemptFailed?.({ attempt, provider, model, error, ...next })
       await sleep(next.delayMs, signal)
     }
-  }
-}
-
-function isVisible({ type }: StreamEvent, { showsReasoning = true }: ProviderContext): boolean {
-  switch (type) {
-    case 'text-delta':
-    case 'tool-input-start':
-    case 'tool-input-delta':
-    case 'tool-input-end':
-    case 'restart':
-    case 'finish':
-      return true
-    case 'reasoning-delta':
-      return showsReasoning
-    default:
-      return false
   }
 }
 

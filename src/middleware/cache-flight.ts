@@ -1,0 +1,197 @@
+import { AbortedError, isLLMError, LimitError, type LLMError } from '../errors.ts'
+import type { StreamEvent } from '../events.ts'
+import { type ProviderContext, type StreamEvents, toBatches } from '../provider.ts'
+import { continues, isDelta } from './cache-entry.ts'
+
+type Batches = AsyncIterator<readonly StreamEvent[], unknown, undefined>
+
+/** A place in the log: an event, and how much of its delta was read. */
+interface Place {
+  readonly index: number
+  readonly offset: number
+}
+
+/** What one read brought, and the end of the log after it. */
+interface Reading {
+  readonly batch: readonly StreamEvent[]
+  readonly end: Place
+}
+
+/**
+ * One call that several runs read. Whoever is at its end reads on; whoever is behind catches up from the log, which is kept once
+ * for all, its deltas joined. It is cancelled when the last of its readers leaves.
+ */
+export class Flight {
+  readonly #controller = new AbortController()
+  readonly #source: Batches
+  readonly #readers = new Set<ProviderContext>()
+  readonly #maxLength: number
+  readonly #onOver: () => void
+  #log: StreamEvent[] = []
+  #length = 0
+  /** Where the attempt begins that counts. */
+  #first = 0
+  #isTooLong = false
+  #reading: Promise<Reading | undefined> | undefined
+  #isOver = false
+  #error: { readonly cause: unknown } | undefined
+
+  constructor(
+    open: (context: ProviderContext) => StreamEvents,
+    context: ProviderContext,
+    maxLength: number,
+    onOver: () => void,
+  ) {
+    this.#maxLength = maxLength
+    this.#onOver = onOver
+    this.#source = toBatches(
+      open({
+        ...context,
+        signal: this.#controller.signal,
+        onAttemptFailed: (failure) => {
+          for (const reader of this.#readers) reader.onAttemptFailed?.(failure)
+        },
+        onQueued: (milliseconds) => {
+          for (const reader of this.#readers) reader.onQueued?.(milliseconds)
+        },
+      }),
+    )
+  }
+
+  /** What there is so far of the attempt that counts. */
+  get events(): readonly StreamEvent[] {
+    return this.#isTooLong ? [] : this.#log.slice(this.#first)
+  }
+
+  /** Everything from the beginning, then live. */
+  async *read(context: ProviderContext): AsyncGenerator<readonly StreamEvent[], void, undefined> {
+    const { signal } = context
+    const aborted = Promise.withResolvers<never>()
+    // Nobody may be waiting for it.
+    aborted.promise.catch(() => undefined)
+    const onAbort = (): void => {
+      aborted.reject(new AbortedError(signal.reason))
+      this.#leave(context)
+    }
+    this.#readers.add(context)
+    signal.addEventListener('abort', onAbort)
+    try {
+      if (signal.aborted) onAbort()
+      let place: Place = { index: this.#first, offset: 0 }
+      for (;;) {
+        if (this.#isBehind(place)) {
+          if (this.#isTooLong) throw tooLong(this.#maxLength)
+          const batch = this.#since(place)
+          place = this.#end
+          yield batch
+          continue
+        }
+        const reading = await Promise.race([this.#next(), aborted.promise])
+        if (!reading) return
+        place = reading.end
+        yield reading.batch
+      }
+    } finally {
+      signal.removeEventListener('abort', onAbort)
+      this.#leave(context)
+    }
+  }
+
+  async #next(): Promise<Reading | undefined> {
+    if (this.#error) throw copyOf(this.#error.cause)
+    if (this.#isOver) return undefined
+    if (!this.#reading) return (this.#reading = this.#take())
+    return this.#reading.catch((cause: unknown) => {
+      throw copyOf(cause)
+    })
+  }
+
+  async #take(): Promise<Reading | undefined> {
+    try {
+      const { done, value } = await this.#source.next()
+      this.#reading = undefined
+      if (done) {
+        this.#over()
+        return undefined
+      }
+      for (const event of value) this.#push(event)
+      return { batch: value, end: this.#end }
+    } catch (cause) {
+      // A copy, since each run adds its own facts to its error.
+      this.#error = { cause: copyOf(cause) }
+      this.#over()
+      throw cause
+    }
+  }
+
+  #push(event: StreamEvent): void {
+    // What is known too early, and comes again with the end.
+    if (event.type === 'usage') return
+    if (isDelta(event)) this.#length += event.delta.length
+    if (this.#length > this.#maxLength && !this.#isTooLong) {
+      this.#isTooLong = true
+      this.#first = this.#log.length
+      this.#log = []
+      // Nobody new can read it.
+      this.#onOver()
+    }
+    if (this.#isTooLong) {
+      // Only the place of its end is still needed, by those who are there.
+      this.#first++
+      return
+    }
+    const last = this.#log.at(-1)
+    if (isDelta(event) && continues(last, event))
+      this.#log[this.#log.length - 1] = { ...last, delta: last.delta + event.delta }
+    else this.#log.push(event)
+    if (event.type === 'restart') {
+      this.#first = this.#log.length
+      this.#length = 0
+    }
+  }
+
+  get #end(): Place {
+    if (this.#isTooLong) return { index: this.#first, offset: 0 }
+    const last = this.#log.at(-1)
+    return last && isDelta(last)
+      ? { index: this.#log.length - 1, offset: last.delta.length }
+      : { index: this.#log.length, offset: 0 }
+  }
+
+  #isBehind({ index, offset }: Place): boolean {
+    const end = this.#end
+    return index < end.index || offset < end.offset
+  }
+
+  #since({ index, offset }: Place): readonly StreamEvent[] {
+    const [next, ...others] = this.#log.slice(index)
+    if (!next || offset === 0 || !isDelta(next)) return next ? [next, ...others] : []
+    const delta = next.delta.slice(offset)
+    return delta === '' ? others : [{ ...next, delta }, ...others]
+  }
+
+  #over(): void {
+    this.#isOver = true
+    this.#onOver()
+  }
+
+  #leave(context: ProviderContext): void {
+    if (!this.#readers.delete(context) || this.#readers.size > 0 || this.#isOver) return
+    this.#over()
+    this.#controller.abort(context.signal.reason)
+    // Nobody waits for it: it may hang or fail in doing so.
+    this.#source.return?.().then(undefined, () => undefined)
+  }
+}
+
+/** The error as another run may have it. */
+function copyOf(cause: unknown): unknown {
+  if (!isLLMError(cause)) return cause
+  const { stack: _, ...facts } = Object.getOwnPropertyDescriptors(cause) as PropertyDescriptorMap
+  const copy = Object.setPrototypeOf(new Error(cause.message), Object.getPrototypeOf(cause) as object) as LLMError
+  return Object.defineProperties(copy, { ...facts, stack: { value: cause.stack, configurable: true, writable: true } })
+}
+
+function tooLong(maxLength: number): LimitError {
+  return new LimitError('maxLength', maxLength, 'The answer of an equal request, whose call this one shares, grew')
+}
