@@ -21,6 +21,8 @@ const requestOptions: readonly string[] = [
   'fields',
   'onInvalid',
   'onInterrupted',
+  'replay',
+  'keepAlive',
   'signal',
 ] satisfies (keyof StreamRequest)[]
 
@@ -66,6 +68,8 @@ export function checkRequest(request: StreamRequest, provider: string): void {
     providerOptions,
     onInvalid,
     onInterrupted,
+    replay,
+    keepAlive,
     signal,
   } = request as unknown as Members
   expect(system === undefined || typeof system === 'string', '`system` must be a string')
@@ -94,12 +98,25 @@ export function checkRequest(request: StreamRequest, provider: string): void {
     onInterrupted === undefined || ['fail', 'restart'].includes(onInterrupted as string),
     "`onInterrupted` must be 'fail' or 'restart'",
   )
+  checkReplay(replay)
+  expect(keepAlive === undefined || typeof keepAlive === 'boolean', '`keepAlive` must be true or false')
   expect(signal === undefined || signal instanceof AbortSignal, '`signal` must be an AbortSignal')
   expect(metadata === undefined || (typeof metadata === 'object' && metadata !== null), '`metadata` must be an object')
   for (const [name, options] of Object.entries((providerOptions ?? {}) as Members)) {
     const isObject = typeof options === 'object' && options !== null
     expect(isObject, `\`providerOptions\` is keyed by provider name: { ${provider}: { ${name}: … } }`)
   }
+}
+
+/** @throws UsageError where it is no `ReplayOptions`. */
+export function checkReplay(replay: unknown): void {
+  if (replay === undefined) return
+  checkOptions('`replay`', replay, ['events'])
+  const { events } = replay as Members
+  expect(
+    events === Infinity || (Number.isInteger(events) && Number(events) > 0),
+    '`events` in `replay` must be a positive whole number; Infinity for all',
+  )
 }
 
 function expect(isSo: boolean, message: string): void {

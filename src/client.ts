@@ -1,7 +1,8 @@
 import { attemptOf } from './attempts/attempt.ts'
 import { checkOptions } from './check-options.ts'
-import { checkRequest } from './check-request.ts'
+import { checkReplay, checkRequest } from './check-request.ts'
 import { type LLMError, UsageError } from './errors.ts'
+import type { ReplayOptions } from './event-log.ts'
 import type {
   CheckedFields,
   EventOf,
@@ -40,6 +41,8 @@ export interface ClientOptions<DefaultFields extends Fields = Fields> {
   readonly limits?: AccumulatorLimits | undefined
   /** Makes what turns tool arguments and output into field events, one for each run. Default: a `ToolStreamAccumulator`. */
   readonly accumulator?: ((options: AccumulatorOptions) => StreamAccumulator) | undefined
+  /** For requests that say nothing about `replay`. */
+  readonly replay?: ReplayOptions | undefined
   /** Hears of every run that fails, cancelled ones excepted, and of listeners that throw. */
   readonly onError?: ((error: LLMError) => void) | undefined
   /** Hears of every attempt that failed and is followed by another. */
@@ -61,6 +64,10 @@ export interface StreamRequest<
   readonly fields?: Definitions | undefined
   /** Whether a field that closes against its own `schema` stops the run. Default `'continue'`, where `field-end` says `valid: false`. */
   readonly onInvalid?: 'continue' | 'abort' | undefined
+  /** How many events to keep for consumers that `subscribe()` late or return. Default: that of the client, else none. */
+  readonly replay?: ReplayOptions | undefined
+  /** Lets the run finish when all its consumers have left, also the loop. Default false. */
+  readonly keepAlive?: boolean | undefined
   /** Cancels the run. */
   readonly signal?: AbortSignal | undefined
 }
@@ -71,6 +78,7 @@ const clientOptions: readonly string[] = [
   'fields',
   'limits',
   'accumulator',
+  'replay',
   'onError',
   'onAttempt',
 ] satisfies (keyof ClientOptions)[]
@@ -99,6 +107,7 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
         throw new UsageError('invalid_argument', `\`${name}\` must be a function.`)
     }
     checkAccumulatorLimits(options.limits)
+    checkReplay(options.replay)
     this.#options = options
     this.#fields = toRegistry(options.fields)
     this.#stream = composeMiddleware(middleware, attemptOf(provider))
@@ -131,6 +140,8 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
       fields: definitions,
       onInvalid = 'continue',
       signal,
+      replay = this.#options.replay,
+      keepAlive = false,
       output,
       ...options
     } = request as unknown as StreamRequest
@@ -157,6 +168,8 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
       fieldNames: new Set(fields.extractors.map(({ field }) => field)),
       onInvalid,
       signal,
+      replay,
+      keepAlive,
       checkPath: (path) => checkPath(path, payloads),
       onError,
       onAttempt,

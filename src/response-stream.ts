@@ -1,5 +1,6 @@
 import { EventEmitter } from 'eventemitter3'
 import { AssistantMessageBuilder } from './assistant-message.ts'
+import { checkOptions } from './check-options.ts'
 import {
   AbortedError,
   ConsumerError,
@@ -15,6 +16,7 @@ import {
   unfinished,
   UsageError,
 } from './errors.ts'
+import { EventLog, type ReplayOptions } from './event-log.ts'
 import { EventQueue } from './event-queue.ts'
 import type {
   FieldEndEvent,
@@ -65,6 +67,11 @@ export interface LLMResponse<
   readonly warnings: readonly LLMWarning[]
 }
 
+export interface SubscribeOptions {
+  /** The `seq` of the last event that the consumer has seen. Default 0: it has seen none. */
+  readonly from?: number | undefined
+}
+
 /** What a run needs; made by the client. */
 export interface RunOptions {
   readonly stream: StreamFunction
@@ -77,6 +84,8 @@ export interface RunOptions {
   readonly fieldNames: ReadonlySet<string>
   readonly onInvalid: 'continue' | 'abort'
   readonly signal: AbortSignal | undefined
+  readonly replay: ReplayOptions | undefined
+  readonly keepAlive: boolean
   /** Throws where a path cannot exist in the schemas of the tools and the output. */
   readonly checkPath: (path: string) => void
   readonly onError: ((error: LLMError) => void) | undefined
@@ -133,6 +142,8 @@ export class ResponseStream<
   readonly #emitter = new EventEmitter()
   readonly #guarded = new Map<string, Map<Listener, Listener>>()
   readonly #queues = new Set<EventQueue<ResponseEvent>>()
+  /** For subscribers; absent where there are none, and nobody may come later. */
+  #log: EventLog | undefined
   readonly #watchers = new Set<FieldWatcher>()
   /** The attempts that failed, and what of them was seen. */
   readonly #failures: AttemptFailure[] = []
@@ -166,18 +177,40 @@ export class ResponseStream<
   constructor(options: RunOptions) {
     this.#options = options
     this.#accumulator = options.createAccumulator()
+    if (options.replay) this.#log = new EventLog(options.replay.events)
     if (options.request.onInterrupted === 'restart') this.#shown = new ShownTexts()
   }
 
-  /** All events. One loop per stream; it cancels the run when it is left early. */
+  /**
+   * All events. One loop per stream; leaving it early cancels the run, unless there are subscribers or the request has
+   * `keepAlive`.
+   */
   [Symbol.asyncIterator](): AsyncIterableIterator<Event, undefined> {
     if (this.#hasLoop) throw consumed('A stream is looped over once')
-    const queue = this.#subscribe(
-      (_event): _event is ResponseEvent => true,
-      () => this.abort('consumer_return'),
-    )
+    const left = (): void => this.#onLeft(true)
+    // Where a consumer may return, all get the same events, so that each `seq` means the same place to all of them.
+    const events = this.#options.replay
+      ? this.#readLog(0, left)
+      : this.#subscribe((_event): _event is ResponseEvent => true, left)
     this.#hasLoop = true
-    return queue as AsyncIterableIterator<unknown, undefined> as AsyncIterableIterator<Event, undefined>
+    return events as AsyncIterableIterator<unknown, undefined> as AsyncIterableIterator<Event, undefined>
+  }
+
+  /**
+   * All events for one consumer of several: those after the event with the number `from` (default 0, all), as far as `replay`
+   * keeps them, then those to come. Leaving cancels the run only where nobody else is left to read it and the request has no
+   * `keepAlive`.
+   *
+   * @throws ConsumerError `stream_consumed` where an event after `from` is not kept any more; UsageError where the run had no
+   * event `from`.
+   */
+  subscribe(options: SubscribeOptions = {}): AsyncIterableIterator<Event, undefined> {
+    checkOptions('subscribe()', options, ['from'])
+    const { from = 0 } = options
+    if (!Number.isInteger(from) || from < 0)
+      throw new UsageError('invalid_argument', '`from` of subscribe() must be the `seq` of an event, or 0.')
+    const events = this.#readLog(from, () => this.#onLeft(false))
+    return events as AsyncIterableIterator<unknown, undefined> as AsyncIterableIterator<Event, undefined>
   }
 
   /** Calls `listener` with every event of a type, and starts the run. A listener that throws is reported to the client's `onError`. */
@@ -326,13 +359,27 @@ export class ResponseStream<
     return queue
   }
 
+  #readLog(from: number, leave: () => void): AsyncIterableIterator<ResponseEvent, undefined> {
+    if (!this.#log) {
+      this.#log = new EventLog(0, this.#seq)
+      if (this.#isSettled) this.#log.finish(this.#error)
+    }
+    return this.#log.read(from, () => this.#read(), leave)
+  }
+
+  /** A consumer left; `isLoop` says that it was the one that by default owns the run. */
+  #onLeft(isLoop: boolean): void {
+    const hasOthers = this.#log?.hasReaders === true || (!isLoop && (this.#isDriven || this.#queues.size > 0))
+    if (hasOthers) return
+    if (this.#options.keepAlive) this.#drive()
+    else this.abort('consumer_return')
+  }
+
   #deltas(
     accepts: (event: ResponseEvent) => event is Extract<ResponseEvent, { delta: string }>,
   ): AsyncIterableIterator<string, undefined> {
     // Leaving the only view there is cancels the run; others may go on without this one.
-    const events = this.#subscribe(accepts, () => {
-      if (!this.#isDriven && this.#queues.size === 0) this.abort('consumer_return')
-    })
+    const events = this.#subscribe(accepts, () => this.#onLeft(false))
     return {
       [Symbol.asyncIterator]() {
         return this
@@ -445,7 +492,7 @@ export class ResponseStream<
       signal: this.#controller.signal,
       attempt: 1,
       deadline: this.#deadline,
-      showsReasoning: this.#hasLoop || this.#emitter.listenerCount('reasoning-delta') > 0,
+      showsReasoning: this.#hasLoop || this.#log !== undefined || this.#emitter.listenerCount('reasoning-delta') > 0,
       onAttemptFailed: (failure) => this.#onAttemptFailed(failure),
       onQueued: (milliseconds) => this.#metrics.onQueued(milliseconds),
       afterSuccess: (callback) => this.#onSettled(() => this.#response && queueMicrotask(callback)),
@@ -468,6 +515,7 @@ export class ResponseStream<
     }
     this.#metrics.onChunk()
     for (const queue of this.#queues) queue.startBatch()
+    this.#log?.startBatch()
     try {
       for (const event of batch) {
         this.#onEvent(event)
@@ -481,7 +529,7 @@ export class ResponseStream<
   }
 
   #isWanted(): boolean {
-    if (this.#isDriven) return true
+    if (this.#isDriven || this.#log?.isWaitedFor) return true
     for (const queue of this.#queues) if (queue.isWaiting) return true
     return false
   }
@@ -614,6 +662,7 @@ export class ResponseStream<
     if (this.#error) return
     this.#metrics.onEvent()
     for (const queue of this.#queues) queue.push(event)
+    this.#log?.push(event, this.#emitter.listenerCount(event.type) > 0)
     this.#emitter.emit(event.type, event)
   }
 
@@ -677,6 +726,7 @@ export class ResponseStream<
     for (const call of calls) this.#emit({ ...call, seq: ++this.#seq })
     this.#emit({ type: 'finish', finishReason, providerFinishReason, usage, metrics, seq: ++this.#seq })
     for (const queue of this.#queues) queue.finish()
+    this.#log?.finish()
   }
 
   #fail(cause: unknown): void {
@@ -697,6 +747,8 @@ export class ResponseStream<
       if (error instanceof AbortedError) queue.close(error)
       else queue.finish(error)
     }
+    if (error instanceof AbortedError) this.#log?.close(error)
+    else this.#log?.finish(error)
     this.#emitter.emit('error', error)
     // To cancel is no failure.
     if (!(error instanceof AbortedError)) this.#report(error)
