@@ -23,6 +23,7 @@ const requestOptions: readonly string[] = [
   'onInterrupted',
   'replay',
   'keepAlive',
+  'progress',
   'signal',
 ] satisfies (keyof StreamRequest)[]
 
@@ -70,6 +71,7 @@ export function checkRequest(request: StreamRequest, provider: string): void {
     onInterrupted,
     replay,
     keepAlive,
+    progress,
     signal,
   } = request as unknown as Members
   expect(system === undefined || typeof system === 'string', '`system` must be a string')
@@ -100,6 +102,7 @@ export function checkRequest(request: StreamRequest, provider: string): void {
   )
   checkReplay(replay)
   expect(keepAlive === undefined || typeof keepAlive === 'boolean', '`keepAlive` must be true or false')
+  expect(progress === undefined || typeof progress === 'boolean', '`progress` must be true or false')
   expect(signal === undefined || signal instanceof AbortSignal, '`signal` must be an AbortSignal')
   expect(metadata === undefined || (typeof metadata === 'object' && metadata !== null), '`metadata` must be an object')
   for (const [name, options] of Object.entries((providerOptions ?? {}) as Members)) {

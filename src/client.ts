@@ -17,6 +17,7 @@ import { composeMiddleware, type Middleware, type StreamFunction } from './middl
 import { type OutputDefinition, toOutputFormat } from './output-format.ts'
 import type { AttemptFailure, Provider } from './provider.ts'
 import type { LLMRequest, ToolChoice } from './request.ts'
+import { SeenSizes } from './progress-estimator.ts'
 import { ResponseStream } from './response-stream.ts'
 import type { JsonSchema } from './schema.ts'
 import { schemaHasPath } from './schema-path.ts'
@@ -68,6 +69,8 @@ export interface StreamRequest<
   readonly replay?: ReplayOptions | undefined
   /** Lets the run finish when all its consumers have left, also the loop. Default false. */
   readonly keepAlive?: boolean | undefined
+  /** Also emit `progress`, an estimate of how much of the answer is written. Default false. */
+  readonly progress?: boolean | undefined
   /** Cancels the run. */
   readonly signal?: AbortSignal | undefined
 }
@@ -89,6 +92,7 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
   readonly #options: ClientOptions<DefaultFields>
   readonly #fields: FieldExtractorRegistry
   readonly #stream: StreamFunction
+  readonly #seenSizes = new SeenSizes()
 
   /** @throws UsageError where an option is missing or malformed. */
   constructor(options: ClientOptions<DefaultFields>) {
@@ -142,6 +146,7 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
       signal,
       replay = this.#options.replay,
       keepAlive = false,
+      progress = false,
       output,
       ...options
     } = request as unknown as StreamRequest
@@ -170,6 +175,7 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
       signal,
       replay,
       keepAlive,
+      seenSizes: progress ? this.#seenSizes : undefined,
       checkPath: (path) => checkPath(path, payloads),
       onError,
       onAttempt,

@@ -152,7 +152,7 @@ export function mergeEvent<Event extends ResponseEvent>(
   growing.set(channel, isMore ? { ...event, delta: before.delta + event.delta } : event)
 }
 
-/** Where an event's delta belongs, among deltas whose order matters; `undefined` for events that are no deltas. */
+/** Where an event's delta belongs, among deltas whose order matters; `undefined` for events that are no deltas. Of `progress` only the newest counts. */
 function channelOf(event: ResponseEvent): string | undefined {
   switch (event.type) {
     case 'text-delta':
@@ -162,6 +162,8 @@ function channelOf(event: ResponseEvent): string | undefined {
       return `input ${event.toolCallId}`
     case 'field-delta':
       return `field ${event.path}\n${event.toolCallId ?? ''}\n${event.field}`
+    case 'progress':
+      return 'progress'
     default:
       return undefined
   }

@@ -84,6 +84,7 @@ export type {
   Metrics,
   PartEndEvent,
   PartEvent,
+  ProgressEvent,
   ProviderFinishEvent,
   RawEvent,
   ReasoningDeltaEvent,

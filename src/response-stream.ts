@@ -36,6 +36,7 @@ import type { StreamFunction } from './middleware.ts'
 import type { AssistantMessage, LLMRequest, LLMWarning } from './request.ts'
 import { RunDeadline } from './attempts/run-deadline.ts'
 import { type AttemptFailure, type ProviderContext, toBatches } from './provider.ts'
+import { ProgressEstimator, type SeenSizes } from './progress-estimator.ts'
 import { ShownTexts } from './shown-text.ts'
 import { RunMetrics } from './run-metrics.ts'
 import type { Snapshot } from './snapshot.ts'
@@ -86,6 +87,8 @@ export interface RunOptions {
   readonly signal: AbortSignal | undefined
   readonly replay: ReplayOptions | undefined
   readonly keepAlive: boolean
+  /** What the estimates of `progress` learn from; absent where none are wanted. */
+  readonly seenSizes: SeenSizes | undefined
   /** Throws where a path cannot exist in the schemas of the tools and the output. */
   readonly checkPath: (path: string) => void
   readonly onError: ((error: LLMError) => void) | undefined
@@ -101,6 +104,7 @@ const listenable: ReadonlySet<string> = new Set([
   'tool-input-end',
   'field-delta',
   'field-end',
+  'progress',
   'tool-call',
   'finish',
   'restart',
@@ -148,6 +152,9 @@ export class ResponseStream<
   /** The attempts that failed, and what of them was seen. */
   readonly #failures: AttemptFailure[] = []
   readonly #shown: ShownTexts | undefined
+  #progress: ProgressEstimator | undefined
+  /** The last that was said of it, in hundredths. */
+  #percent = 0
   #accumulator: StreamAccumulator
   #message = new AssistantMessageBuilder()
   #warnings: LLMWarning[] = []
@@ -177,6 +184,7 @@ export class ResponseStream<
   constructor(options: RunOptions) {
     this.#options = options
     this.#accumulator = options.createAccumulator()
+    this.#progress = this.#createEstimator()
     if (options.replay) this.#log = new EventLog(options.replay.events)
     if (options.request.onInterrupted === 'restart') this.#shown = new ShownTexts()
   }
@@ -550,6 +558,8 @@ export class ResponseStream<
         this.#textLength += event.delta.length
         this.#emitDelta({ type: 'text-delta', delta: event.delta, length: this.#textLength })
         if (this.#isOutput) this.#accumulate(event)
+        this.#progress?.write(undefined, event.delta)
+        this.#emitProgress()
         return
       case 'reasoning-delta':
         this.#metrics.onCharacters(event.delta.length)
@@ -558,16 +568,21 @@ export class ResponseStream<
       case 'tool-input-start':
         checkOffered(event.toolName, this.#options.request)
         this.#emit({ ...event, seq: ++this.#seq })
+        this.#progress?.startCall(event.toolCallId, event.toolName)
         this.#accumulate(event)
         return
       case 'tool-input-delta':
         this.#metrics.onCharacters(event.delta.length)
         this.#emit({ type: 'tool-input-delta', toolCallId: event.toolCallId, delta: event.delta, seq: ++this.#seq })
         this.#accumulate(event)
+        this.#progress?.write(event.toolCallId, event.delta)
+        this.#emitProgress()
         return
       case 'tool-input-end':
         this.#emit({ type: 'tool-input-end', toolCallId: event.toolCallId, seq: ++this.#seq })
         this.#accumulate(event)
+        this.#progress?.endCall(event.toolCallId)
+        this.#emitProgress()
         return
       case 'usage':
         this.#usage = event.usage
@@ -620,6 +635,7 @@ export class ResponseStream<
     this.#usage = undefined
     this.#watchError = undefined
     this.#textLength = 0
+    this.#progress = this.#createEstimator()
     for (const watcher of this.#watchers) watcher.restart()
     this.#emit({ ...event, shown: this.#shown?.restart() ?? [], seq: ++this.#seq })
   }
@@ -627,6 +643,20 @@ export class ResponseStream<
   #emitDelta(event: Parameters<ShownTexts['show']>[0]): void {
     const shown = this.#shown ? this.#shown.show(event) : event
     if (shown) this.#emit({ ...shown, seq: ++this.#seq })
+  }
+
+  #createEstimator(): ProgressEstimator | undefined {
+    const { seenSizes, request } = this.#options
+    return seenSizes && new ProgressEstimator(request, seenSizes)
+  }
+
+  /** Says how far the answer is, in whole hundredths: a hundred events for the longest. */
+  #emitProgress(): void {
+    if (!this.#progress) return
+    const percent = Math.min(Math.floor(this.#progress.ratio * 100), 99)
+    if (percent <= this.#percent) return
+    this.#percent = percent
+    this.#emit({ type: 'progress', ratio: percent / 100, seq: ++this.#seq })
   }
 
   #watch({ toolCallId, delta }: ToolInputDeltaEvent): LLMError | undefined {
@@ -724,6 +754,10 @@ export class ResponseStream<
     // Settled before anybody hears of it, so that a listener's abort() cannot undo what others were told.
     this.#end()
     for (const call of calls) this.#emit({ ...call, seq: ++this.#seq })
+    if (this.#progress) {
+      this.#progress.learn()
+      this.#emit({ type: 'progress', ratio: 1, seq: ++this.#seq })
+    }
     this.#emit({ type: 'finish', finishReason, providerFinishReason, usage, metrics, seq: ++this.#seq })
     for (const queue of this.#queues) queue.finish()
     this.#log?.finish()

@@ -80,7 +80,7 @@ const attempt = fc
     lanes.push(texts.map(([isText, delta]) => (isText ? text(delta) : reasoning(delta))))
     const events: StreamEvent[] = []
     while (lanes.some((lane) => lane.length > 0)) {
-      const lane = lanes[order.next().value!]!
+      const lane = lanes[order.next().value as number]!
       if (lane.length > 0) events.push(lane.shift()!)
     }
     return events
@@ -96,7 +96,7 @@ const script = fc
     const first = failed ? [start, ...failed[0].slice(0, failed[1]), restart] : []
     const events = [...first, start, ...whole, finish()]
     const batches: StreamEvent[][] = []
-    while (events.length > 0) batches.push(events.splice(0, reads.next().value!))
+    while (events.length > 0) batches.push(events.splice(0, reads.next().value as number))
     return batches
   })
 
