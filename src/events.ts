@@ -225,7 +225,7 @@ export interface FinishEvent {
 /** How much of the answer is written, where the request asked for `progress`. */
 export interface ProgressEvent {
   readonly type: 'progress'
-  /** Estimated, in hundredths: it only grows, and is 1 only just before `finish`. */
+  /** Estimated, in hundredths: it only grows, and is 1 only once the answer is complete and valid, just before its `tool-call`s and `finish`. */
   readonly ratio: number
 }
 

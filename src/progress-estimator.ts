@@ -2,8 +2,8 @@ import { type LLMRequest, forcedTool } from './request.ts'
 import { type JsonSchema, resolveReference } from './schema.ts'
 
 /** Characters of a piece of prose that nothing is known of: a string in a payload, and a whole answer in plain text. */
-const usualString = 60
-const usualText = 800
+const usualString = 40
+const usualText = 400
 /** Elements of an array that nothing is known of. */
 const usualElements = 3
 const maxDepth = 6
@@ -12,21 +12,41 @@ const maxSizes = 1000
 /** Later answers count as one in so many, so that the mean follows a change. */
 const memory = 8
 
+/** What was learned of a size. */
+export interface SeenSize {
+  readonly size: number
+  /** How much it varies: 0 where it is always the same, 1 where anything is to be expected. */
+  readonly spread: number
+}
+
+interface Statistics {
+  /** Of logarithms: sizes vary by factors, and one long answer must not make all others seem short. */
+  mean: number
+  deviation: number
+  count: number
+}
+
 /** How long the texts of earlier answers were; shared by the runs of a client. */
 export class SeenSizes {
-  readonly #means = new Map<string, { mean: number; count: number }>()
+  readonly #statistics = new Map<string, Statistics>()
 
-  /** The mean size of a member of a payload, or of a whole text; `undefined` where there was none. */
-  get(name: string | undefined, member?: string): number | undefined {
-    return this.#means.get(keyOf(name, member))?.mean
+  /** The size of a member of a payload, or of a whole text; `undefined` where there was none. */
+  get(name: string | undefined, member?: string): SeenSize | undefined {
+    const seen = this.#statistics.get(keyOf(name, member))
+    return seen && { size: Math.expm1(seen.mean), spread: Math.min(seen.deviation, 1) }
   }
 
   add(size: number, name: string | undefined, member?: string): void {
     const key = keyOf(name, member)
-    const { mean, count } = this.#means.get(key) ?? { mean: 0, count: 0 }
-    if (count === 0 && this.#means.size >= maxSizes) this.#means.delete(this.#means.keys().next().value!)
+    const logarithm = Math.log1p(size)
+    const { mean, deviation, count } = this.#statistics.get(key) ?? { mean: logarithm, deviation: 0, count: 0 }
+    if (count === 0 && this.#statistics.size >= maxSizes) this.#statistics.delete(this.#statistics.keys().next().value!)
     const weight = Math.min(count + 1, memory)
-    this.#means.set(key, { mean: mean + (size - mean) / weight, count: weight })
+    this.#statistics.set(key, {
+      mean: mean + (logarithm - mean) / weight,
+      deviation: deviation + (Math.abs(logarithm - mean) - deviation) / weight,
+      count: weight,
+    })
   }
 }
 
@@ -113,7 +133,10 @@ class OpenProse implements OpenText {
   }
 
   get remaining(): number {
-    return toCome(this.written, this.#sizes.get(undefined), this.#usual)
+    const seen = this.#sizes.get(undefined)
+    // Answers in prose differ by so much that the middle is the best guess for long.
+    const vague = Math.sqrt(this.written * (seen?.size ?? this.#usual))
+    return seen ? mix(seen, this.written, vague) : vague
   }
 
   write(delta: string): void {
@@ -172,7 +195,7 @@ class OpenPayload implements OpenText {
         remaining += toCome(this.written - this.#from, seen, size)
         isPassed = false
       } else if (this.#closed.has(member)) isPassed = false
-      else unseen.push((seen ?? (isRequired ? size : size / 2)) * (isPassed || isRequired ? 1 : 0.1))
+      else unseen.push((seen?.size ?? (isRequired ? size : size / 2)) * (isPassed || isRequired ? 1 : 0.1))
     }
     for (const size of unseen) remaining += size
     return remaining
@@ -222,12 +245,17 @@ class OpenPayload implements OpenText {
 }
 
 /**
- * What is to come of a text. A size that was seen is taken at its word; one that is only supposed is a mean of long and short,
- * of which the more is to come the more is there.
+ * What is to come of a text. A size that was always the same is taken at its word; one that varies, or is only supposed, is a
+ * mean of short and long texts, and the longer this one is, the more may be to come.
  */
-function toCome(written: number, seen: number | undefined, supposed: number): number {
-  if (seen !== undefined) return Math.max(seen - written, seen / 20)
-  return supposed === 0 ? 0 : (supposed * supposed) / (supposed + written / 2)
+function toCome(written: number, seen: SeenSize | undefined, supposed: number): number {
+  const size = seen?.size ?? supposed
+  const vague = size === 0 ? 0 : (size * size) / (size + written / 2)
+  return seen ? mix(seen, written, vague) : vague
+}
+
+function mix({ size, spread }: SeenSize, written: number, vague: number): number {
+  return (1 - spread) * Math.max(size - written, size / 20) + spread * vague
 }
 
 function membersOf(schema: JsonSchema, root: JsonSchema, depth = 0): Map<string, Member> {

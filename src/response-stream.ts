@@ -753,11 +753,11 @@ export class ResponseStream<
     }
     // Settled before anybody hears of it, so that a listener's abort() cannot undo what others were told.
     this.#end()
-    for (const call of calls) this.#emit({ ...call, seq: ++this.#seq })
     if (this.#progress) {
       this.#progress.learn()
       this.#emit({ type: 'progress', ratio: 1, seq: ++this.#seq })
     }
+    for (const call of calls) this.#emit({ ...call, seq: ++this.#seq })
     this.#emit({ type: 'finish', finishReason, providerFinishReason, usage, metrics, seq: ++this.#seq })
     for (const queue of this.#queues) queue.finish()
     this.#log?.finish()

@@ -85,5 +85,10 @@ test('the demo says why nobody answers', async () => {
 })
 
 test('every example is run here', () => {
-  expect(readdirSync(join(root, 'examples')).sort()).toEqual(['demo.ts', 'quick-start.ts', 'terminal.ts'])
+  expect(readdirSync(join(root, 'examples')).sort()).toEqual([
+    'demo.ts',
+    'quick-start.ts',
+    'reconnect.ts',
+    'terminal.ts',
+  ])
 })

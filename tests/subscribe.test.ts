@@ -300,9 +300,13 @@ describe('several consumers', () => {
 
   test('see the reasoning, and may ask several times at once', async () => {
     let showsReasoning: boolean | undefined
-    const stream = streamOf(async function* (context) {
-      showsReasoning = context.showsReasoning
-      yield* answer('ab')
+    const provider = scriptedProvider(answer('ab'))
+    const stream = streamOf({
+      ...provider,
+      stream(request, context) {
+        showsReasoning = context.showsReasoning
+        return provider.stream(request, context)
+      },
     })
     const events = stream.subscribe()
     const all = await Promise.all(Array.from({ length: 6 }, () => events.next()))
