@@ -24,6 +24,9 @@ const requestOptions: readonly string[] = [
   'batch',
   'onInvalid',
   'onInterrupted',
+  'replay',
+  'keepAlive',
+  'progress',
   'signal',
 ] satisfies (keyof StreamRequest)[]
 
@@ -70,6 +73,9 @@ export function checkRequest(request: StreamRequest, provider: string): void {
     providerOptions,
     onInvalid,
     onInterrupted,
+    replay,
+    keepAlive,
+    progress,
     signal,
   } = request as unknown as Members
   expect(system === undefined || typeof system === 'string', '`system` must be a string')
@@ -99,6 +105,9 @@ export function checkRequest(request: StreamRequest, provider: string): void {
     "`onInterrupted` must be 'fail' or 'restart'",
   )
   checkBatch(request.batch)
+  checkReplay(replay)
+  expect(keepAlive === undefined || typeof keepAlive === 'boolean', '`keepAlive` must be true or false')
+  expect(progress === undefined || typeof progress === 'boolean', '`progress` must be true or false')
   expect(signal === undefined || signal instanceof AbortSignal, '`signal` must be an AbortSignal')
   expect(cache === undefined || typeof cache === 'boolean', '`cache` must be true or false')
   expect(metadata === undefined || (typeof metadata === 'object' && metadata !== null), '`metadata` must be an object')
@@ -106,6 +115,17 @@ export function checkRequest(request: StreamRequest, provider: string): void {
     const isObject = typeof options === 'object' && options !== null
     expect(isObject, `\`providerOptions\` is keyed by provider name: { ${provider}: { ${name}: … } }`)
   }
+}
+
+/** @throws UsageError where it is no `ReplayOptions`. */
+export function checkReplay(replay: unknown): void {
+  if (replay === undefined) return
+  checkOptions('`replay`', replay, ['events'])
+  const { events } = replay as Members
+  expect(
+    events === Infinity || (Number.isInteger(events) && Number(events) > 0),
+    '`events` in `replay` must be a positive whole number; Infinity for all',
+  )
 }
 
 function expect(isSo: boolean, message: string): void {

@@ -1,8 +1,9 @@
 import { attemptOf } from './attempts/attempt.ts'
 import { checkNumbers, checkOptions } from './check-options.ts'
-import { checkRequest } from './check-request.ts'
+import { checkReplay, checkRequest } from './check-request.ts'
 import { type BatchOptions, checkBatch } from './delta-batcher.ts'
 import { UsageError } from './errors.ts'
+import type { ReplayOptions } from './event-log.ts'
 import type {
   CheckedFields,
   EventOf,
@@ -17,6 +18,7 @@ import { composeMiddleware, type Middleware, type StreamFunction } from './middl
 import { type OutputDefinition, toOutputFormat } from './output-format.ts'
 import type { Provider } from './provider.ts'
 import type { LLMRequest, ToolChoice } from './request.ts'
+import { SeenSizes } from './progress-estimator.ts'
 import { ResponseStream } from './response-stream.ts'
 import { type Alerts, type ClientHooks, hookNames } from './run-hooks.ts'
 import type { JsonSchema } from './schema.ts'
@@ -46,6 +48,8 @@ export interface ClientOptions<DefaultFields extends Fields = Fields> extends Cl
   readonly accumulator?: ((options: AccumulatorOptions) => StreamAccumulator) | undefined
   /** When `onAlert` is called. */
   readonly alerts?: Alerts | undefined
+  /** For requests that say nothing about `replay`. */
+  readonly replay?: ReplayOptions | undefined
 }
 
 /** One request: what the model is asked, and what of its answer is to be streamed. */
@@ -68,6 +72,12 @@ export interface StreamRequest<
    * delivered before any event that is no delta. Other deltas and `raw` come as ever. `false` where the client's is not wanted.
    */
   readonly batch?: BatchOptions | false | undefined
+  /** How many events to keep for consumers that `subscribe()` late or return. Default: that of the client, else none. */
+  readonly replay?: ReplayOptions | undefined
+  /** Lets the run finish when all its consumers have left, also the loop. Default false. */
+  readonly keepAlive?: boolean | undefined
+  /** Also emit `progress`, an estimate of how much of the answer is written. Default false. */
+  readonly progress?: boolean | undefined
   /** Cancels the run. */
   readonly signal?: AbortSignal | undefined
 }
@@ -81,6 +91,7 @@ const clientOptions: readonly string[] = [
   'accumulator',
   'alerts',
   ...hookNames,
+  'replay',
 ] satisfies (keyof ClientOptions)[]
 
 /** Asks a model, and streams the fields of its answer while it is written. */
@@ -89,6 +100,7 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
   readonly #options: ClientOptions<DefaultFields>
   readonly #fields: FieldExtractorRegistry
   readonly #stream: StreamFunction
+  readonly #seenSizes = new SeenSizes()
 
   /** @throws UsageError where an option is missing or malformed. */
   constructor(options: ClientOptions<DefaultFields>) {
@@ -110,6 +122,7 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
     checkAccumulatorLimits(options.limits)
     checkBatch(options.batch)
     if (alerts !== undefined) checkAlerts(alerts, options)
+    checkReplay(options.replay)
     this.#options = options
     this.#fields = toRegistry(options.fields)
     this.#stream = composeMiddleware(middleware, attemptOf(provider))
@@ -143,6 +156,9 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
       onInvalid = 'continue',
       batch = this.#options.batch,
       signal,
+      replay = this.#options.replay,
+      keepAlive = false,
+      progress = false,
       output,
       ...options
     } = request as unknown as StreamRequest
@@ -170,6 +186,9 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
       onInvalid,
       batch: batch === false ? undefined : batch,
       signal,
+      replay,
+      keepAlive,
+      seenSizes: progress ? this.#seenSizes : undefined,
       checkPath: (path) => checkPath(path, payloads),
       hooks: this.#options,
       alerts,

@@ -125,25 +125,34 @@ export class EventQueue<Event extends ResponseEvent> implements AsyncIterableIte
   }
 
   #merge(event: Event): void {
-    const channel = channelOf(event)
-    const before = channel && this.#growing.get(channel)
-    // Deltas of different channels may overtake each other; no delta overtakes any other event.
-    if (!channel || (before && before.type !== event.type)) {
-      this.#events.push(...this.#growing.values())
-      this.#growing.clear()
-    }
-    if (!channel) {
-      this.#events.push(event)
-      return
-    }
-    // Taken out and put back at the end, so that numbers keep growing along the queue.
-    this.#growing.delete(channel)
-    const isMore = before && before.type === event.type && 'delta' in before && 'delta' in event
-    this.#growing.set(channel, isMore ? { ...event, delta: before.delta + event.delta } : event)
+    mergeEvent(event, this.#events, this.#growing)
   }
 }
 
-/** Where an event's delta belongs, among deltas whose order matters; `undefined` for events that are no deltas. */
+/** Joins an event to the newest of its channel in `growing`, whose events follow `events`; both lists, joined, stay in order of `seq`. */
+export function mergeEvent<Event extends ResponseEvent>(
+  event: Event,
+  events: Event[],
+  growing: Map<string, Event>,
+): void {
+  const channel = channelOf(event)
+  const before = channel && growing.get(channel)
+  // Deltas of different channels may overtake each other; no delta overtakes any other event.
+  if (!channel || (before && before.type !== event.type)) {
+    events.push(...growing.values())
+    growing.clear()
+  }
+  if (!channel) {
+    events.push(event)
+    return
+  }
+  // Taken out and put back at the end, so that numbers keep growing along the queue.
+  growing.delete(channel)
+  const isMore = before && before.type === event.type && 'delta' in before && 'delta' in event
+  growing.set(channel, isMore ? { ...event, delta: before.delta + event.delta } : event)
+}
+
+/** Where an event's delta belongs, among deltas whose order matters; `undefined` for events that are no deltas. Of `progress` only the newest counts. */
 function channelOf(event: ResponseEvent): string | undefined {
   switch (event.type) {
     case 'text-delta':
@@ -153,6 +162,8 @@ function channelOf(event: ResponseEvent): string | undefined {
       return `input ${event.toolCallId}`
     case 'field-delta':
       return `field ${event.path}\n${event.toolCallId ?? ''}\n${event.field}`
+    case 'progress':
+      return 'progress'
     default:
       return undefined
   }

@@ -246,6 +246,13 @@ export interface FinishEvent {
   readonly metrics: Metrics
 }
 
+/** How much of the answer is written, where the request asked for `progress`. */
+export interface ProgressEvent {
+  readonly type: 'progress'
+  /** Estimated, in hundredths: it only grows, and is 1 only once the answer is complete and valid, just before its `tool-call`s and `finish`. */
+  readonly ratio: number
+}
+
 /** How much of a field was shown before a `restart`. */
 export interface ShownText {
   /** `undefined` for the plain text. */
@@ -280,6 +287,7 @@ export type ResponseEvent<
         readonly shown: readonly ShownText[]
       })
     | Field
+    | ProgressEvent
     | Call
     | RawEvent
     | FinishEvent

@@ -1,7 +1,8 @@
 export { StreamingLLMClient } from './client.ts'
 export type { ClientOptions, StreamRequest } from './client.ts'
 export type { BatchOptions } from './delta-batcher.ts'
-export type { Listenable, LLMResponse, ResponseStream, RunOptions } from './response-stream.ts'
+export type { Listenable, LLMResponse, ResponseStream, RunOptions, SubscribeOptions } from './response-stream.ts'
+export type { ReplayOptions } from './event-log.ts'
 export { tool } from './tool.ts'
 export type { Tool, ToolOptions } from './tool.ts'
 export { outputFormat } from './output-format.ts'
@@ -108,6 +109,7 @@ export type {
   Metrics,
   PartEndEvent,
   PartEvent,
+  ProgressEvent,
   ProviderFinishEvent,
   RawEvent,
   ReasoningDeltaEvent,

@@ -41,8 +41,6 @@ export interface AskedTarget extends Target {
 export interface ProviderContext {
   /** Fires when the run is over for any reason; the provider closes its connection. Fresh for each run. */
   readonly signal: AbortSignal
-  /** Who is asked: the client's provider, which may be made of others. */
-  readonly target?: Target | undefined
   /** The number of the attempt that is to be made, counted from 1. */
   readonly attempt: number
   /** The client's provider; one made of others has their names joined. `onAsked` tells which of them is asked. */

@@ -1,6 +1,7 @@
 import { EventEmitter } from 'eventemitter3'
 import { AssistantMessageBuilder } from './assistant-message.ts'
 import { type BatchOptions, DeltaBatcher, type TextOrFieldDelta } from './delta-batcher.ts'
+import { checkOptions } from './check-options.ts'
 import {
   AbortedError,
   ConsumerError,
@@ -16,6 +17,7 @@ import {
   unfinished,
   UsageError,
 } from './errors.ts'
+import { EventLog, type ReplayOptions } from './event-log.ts'
 import { EventQueue } from './event-queue.ts'
 import type {
   FieldEndEvent,
@@ -36,6 +38,7 @@ import type { AssistantMessage, LLMRequest, LLMWarning } from './request.ts'
 import { RunDeadline } from './attempts/run-deadline.ts'
 import { type AttemptFailure, type ProviderContext, toBatches } from './provider.ts'
 import { type Alerts, type ClientHooks, RunHooks } from './run-hooks.ts'
+import { ProgressEstimator, type SeenSizes } from './progress-estimator.ts'
 import { ShownTexts } from './shown-text.ts'
 import { RunMetrics } from './run-metrics.ts'
 import type { Snapshot } from './snapshot.ts'
@@ -67,6 +70,11 @@ export interface LLMResponse<
   readonly warnings: readonly LLMWarning[]
 }
 
+export interface SubscribeOptions {
+  /** The `seq` of the last event that the consumer has seen. Default 0: it has seen none. */
+  readonly from?: number | undefined
+}
+
 /** What a run needs; made by the client. */
 export interface RunOptions {
   readonly stream: StreamFunction
@@ -80,6 +88,10 @@ export interface RunOptions {
   readonly onInvalid: 'continue' | 'abort'
   readonly batch: BatchOptions | undefined
   readonly signal: AbortSignal | undefined
+  readonly replay: ReplayOptions | undefined
+  readonly keepAlive: boolean
+  /** What the estimates of `progress` learn from; absent where none are wanted. */
+  readonly seenSizes: SeenSizes | undefined
   /** Throws where a path cannot exist in the schemas of the tools and the output. */
   readonly checkPath: (path: string) => void
   readonly hooks: ClientHooks
@@ -95,6 +107,7 @@ const listenable: ReadonlySet<string> = new Set([
   'tool-input-end',
   'field-delta',
   'field-end',
+  'progress',
   'tool-call',
   'finish',
   'restart',
@@ -136,11 +149,16 @@ export class ResponseStream<
   readonly #emitter = new EventEmitter()
   readonly #guarded = new Map<string, Map<Listener, Listener>>()
   readonly #queues = new Set<EventQueue<ResponseEvent>>()
+  /** For subscribers; absent where there are none, and nobody may come later. */
+  #log: EventLog | undefined
   readonly #watchers = new Set<FieldWatcher>()
   /** The attempts that failed, and what of them was seen. */
   readonly #failures: AttemptFailure[] = []
   readonly #shown: ShownTexts | undefined
   readonly #batcher: DeltaBatcher | undefined
+  #progress: ProgressEstimator | undefined
+  /** The last that was said of it, in hundredths. */
+  #percent = 0
   #accumulator: StreamAccumulator
   #message = new AssistantMessageBuilder()
   #warnings: LLMWarning[] = []
@@ -172,19 +190,42 @@ export class ResponseStream<
     this.#options = options
     this.#accumulator = options.createAccumulator()
     this.#hooks = new RunHooks(options.hooks, options.alerts, { provider: options.provider, model: options.model })
+    this.#progress = this.#createEstimator()
+    if (options.replay) this.#log = new EventLog(options.replay.events)
     if (options.request.onInterrupted === 'restart') this.#shown = new ShownTexts()
     if (options.batch) this.#batcher = new DeltaBatcher(options.batch, (event) => this.#emitJoined(event))
   }
 
-  /** All events. One loop per stream; it cancels the run when it is left early. */
+  /**
+   * All events. One loop per stream; leaving it early cancels the run, unless there are subscribers or the request has
+   * `keepAlive`.
+   */
   [Symbol.asyncIterator](): AsyncIterableIterator<Event, undefined> {
     if (this.#hasLoop) throw consumed('A stream is looped over once')
-    const queue = this.#subscribe(
-      (_event): _event is ResponseEvent => true,
-      () => this.abort('consumer_return'),
-    )
+    const left = (): void => this.#onLeft(true)
+    // Where a consumer may return, all get the same events, so that each `seq` means the same place to all of them.
+    const events = this.#options.replay
+      ? this.#readLog(0, left)
+      : this.#subscribe((_event): _event is ResponseEvent => true, left)
     this.#hasLoop = true
-    return queue as AsyncIterableIterator<unknown, undefined> as AsyncIterableIterator<Event, undefined>
+    return events as AsyncIterableIterator<unknown, undefined> as AsyncIterableIterator<Event, undefined>
+  }
+
+  /**
+   * All events for one consumer of several: those after the event with the number `from` (default 0, all), as far as `replay`
+   * keeps them, then those to come. Leaving cancels the run only where nobody else is left to read it and the request has no
+   * `keepAlive`.
+   *
+   * @throws ConsumerError `stream_consumed` where an event after `from` is not kept any more; UsageError where the run had no
+   * event `from`.
+   */
+  subscribe(options: SubscribeOptions = {}): AsyncIterableIterator<Event, undefined> {
+    checkOptions('subscribe()', options, ['from'])
+    const { from = 0 } = options
+    if (!Number.isInteger(from) || from < 0)
+      throw new UsageError('invalid_argument', '`from` of subscribe() must be the `seq` of an event, or 0.')
+    const events = this.#readLog(from, () => this.#onLeft(false))
+    return events as AsyncIterableIterator<unknown, undefined> as AsyncIterableIterator<Event, undefined>
   }
 
   /** Calls `listener` with every event of a type, and starts the run. A listener that throws is reported to the client's `onError`. */
@@ -333,6 +374,22 @@ export class ResponseStream<
     return queue
   }
 
+  #readLog(from: number, leave: () => void): AsyncIterableIterator<ResponseEvent, undefined> {
+    if (!this.#log) {
+      this.#log = new EventLog(0, this.#seq)
+      if (this.#isSettled) this.#log.finish(this.#error)
+    }
+    return this.#log.read(from, () => this.#read(), leave)
+  }
+
+  /** A consumer left; `isLoop` says that it was the one that by default owns the run. */
+  #onLeft(isLoop: boolean): void {
+    const hasOthers = this.#log?.hasReaders === true || (!isLoop && (this.#isDriven || this.#queues.size > 0))
+    if (hasOthers) return
+    if (this.#options.keepAlive) this.#drive()
+    else this.abort('consumer_return')
+  }
+
   #deltas(
     accepts: (event: ResponseEvent) => event is Extract<ResponseEvent, { delta: string }>,
   ): AsyncIterableIterator<string, undefined> {
@@ -342,9 +399,7 @@ export class ResponseStream<
         "`textStream` and `fields()` cannot say which text is void after a `restart`: loop over the events, or leave out `onInterrupted: 'restart'`.",
       )
     // Leaving the only view there is cancels the run; others may go on without this one.
-    const events = this.#subscribe(accepts, () => {
-      if (!this.#isDriven && this.#queues.size === 0) this.abort('consumer_return')
-    })
+    const events = this.#subscribe(accepts, () => this.#onLeft(false))
     return {
       [Symbol.asyncIterator]() {
         return this
@@ -453,9 +508,8 @@ export class ResponseStream<
       signal: this.#controller.signal,
       target: { provider, model },
       attempt: 1,
-      target: { provider, model },
       deadline: this.#deadline,
-      showsReasoning: this.#hasLoop || this.#emitter.listenerCount('reasoning-delta') > 0,
+      showsReasoning: this.#hasLoop || this.#log !== undefined || this.#emitter.listenerCount('reasoning-delta') > 0,
       onAttemptFailed: (failure) => this.#onAttemptFailed(failure),
       onAsked: (asked) => {
         if (asked.isFallback) this.#metrics.onFallback()
@@ -489,6 +543,7 @@ export class ResponseStream<
     this.#metrics.onChunk()
     this.#hooks.onBatch(batch)
     for (const queue of this.#queues) queue.startBatch()
+    this.#log?.startBatch()
     try {
       for (const event of batch) {
         this.#onEvent(event)
@@ -502,7 +557,7 @@ export class ResponseStream<
   }
 
   #isWanted(): boolean {
-    if (this.#isDriven) return true
+    if (this.#isDriven || this.#log?.isWaitedFor) return true
     for (const queue of this.#queues) if (queue.isWaiting) return true
     return false
   }
@@ -524,6 +579,8 @@ export class ResponseStream<
         this.#textLength += event.delta.length
         this.#emitDelta({ type: 'text-delta', delta: event.delta, length: this.#textLength })
         if (this.#isOutput) this.#accumulate(event)
+        this.#progress?.write(undefined, event.delta)
+        this.#emitProgress()
         return
       case 'reasoning-delta':
         this.#metrics.onCharacters(event.delta.length)
@@ -532,16 +589,21 @@ export class ResponseStream<
       case 'tool-input-start':
         checkOffered(event.toolName, this.#options.request)
         this.#emit({ ...event, seq: ++this.#seq })
+        this.#progress?.startCall(event.toolCallId, event.toolName)
         this.#accumulate(event)
         return
       case 'tool-input-delta':
         this.#metrics.onCharacters(event.delta.length)
         this.#emit({ type: 'tool-input-delta', toolCallId: event.toolCallId, delta: event.delta, seq: ++this.#seq })
         this.#accumulate(event)
+        this.#progress?.write(event.toolCallId, event.delta)
+        this.#emitProgress()
         return
       case 'tool-input-end':
         this.#emit({ type: 'tool-input-end', toolCallId: event.toolCallId, seq: ++this.#seq })
         this.#accumulate(event)
+        this.#progress?.endCall(event.toolCallId)
+        this.#emitProgress()
         return
       case 'usage':
         this.#usage = event.usage
@@ -601,6 +663,7 @@ export class ResponseStream<
     this.#usage = undefined
     this.#watchError = undefined
     this.#textLength = 0
+    this.#progress = this.#createEstimator()
     for (const watcher of this.#watchers) watcher.restart()
     this.#emit({ ...event, shown: this.#shown?.restart() ?? [], seq: ++this.#seq })
   }
@@ -619,6 +682,20 @@ export class ResponseStream<
   #emitJoined(event: TextOrFieldDelta): void {
     const shown = this.#shown ? this.#shown.show(event) : event
     if (shown) this.#emit({ ...shown, seq: ++this.#seq })
+  }
+
+  #createEstimator(): ProgressEstimator | undefined {
+    const { seenSizes, request } = this.#options
+    return seenSizes && new ProgressEstimator(request, seenSizes)
+  }
+
+  /** Says how far the answer is, in whole hundredths: a hundred events for the longest. */
+  #emitProgress(): void {
+    if (!this.#progress) return
+    const percent = Math.min(Math.floor(this.#progress.ratio * 100), 99)
+    if (percent <= this.#percent) return
+    this.#percent = percent
+    this.#emit({ type: 'progress', ratio: percent / 100, seq: ++this.#seq })
   }
 
   #watch({ toolCallId, delta }: ToolInputDeltaEvent): LLMError | undefined {
@@ -654,6 +731,7 @@ export class ResponseStream<
     if (this.#error) return
     this.#metrics.onEvent()
     for (const queue of this.#queues) queue.push(event)
+    this.#log?.push(event, this.#emitter.listenerCount(event.type) > 0)
     this.#emitter.emit(event.type, event)
   }
 
@@ -714,9 +792,14 @@ export class ResponseStream<
     }
     // Settled before anybody hears of it, so that a listener's abort() cannot undo what others were told.
     this.#end()
+    if (this.#progress) {
+      this.#progress.learn()
+      this.#emit({ type: 'progress', ratio: 1, seq: ++this.#seq })
+    }
     for (const call of calls) this.#emit({ ...call, seq: ++this.#seq })
     this.#emit({ type: 'finish', finishReason, providerFinishReason, usage, metrics, seq: ++this.#seq })
     for (const queue of this.#queues) queue.finish()
+    this.#log?.finish()
     this.#hooks.onFinish(this.#response)
   }
 
@@ -749,6 +832,8 @@ export class ResponseStream<
       if (error instanceof AbortedError) queue.close(error)
       else queue.finish(error)
     }
+    if (error instanceof AbortedError) this.#log?.close(error)
+    else this.#log?.finish(error)
     this.#emitter.emit('error', error)
     this.#hooks.onFailed(error, metrics)
   }

@@ -91,6 +91,7 @@ test('every example is run here', () => {
     'demo.ts',
     'quick-start.ts',
     'rate-limit.ts',
+    'reconnect.ts',
     'telemetry.ts',
     'terminal.ts',
   ])
