@@ -335,10 +335,13 @@ describe('a store that does not do its work costs no answer', () => {
   })
 
   test('hangs: one limit for both ways', async () => {
-    vi.useFakeTimers()
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
+    const get = vi.fn(() => new Promise(() => undefined))
     const set = vi.fn(() => new Promise(() => undefined))
-    const { ask, errors } = cached(hello, { store: { get: () => new Promise(() => undefined), set } })
+    const { ask, errors } = cached(hello, { store: { get, set } })
     const final = ask().final()
+    // The key is hashed elsewhere.
+    while (get.mock.calls.length === 0) await turn()
     await vi.advanceTimersByTimeAsync(249)
     expect(errors).toEqual([])
     await vi.advanceTimersByTimeAsync(1)
@@ -529,12 +532,13 @@ describe('equal requests at the same time', () => {
   })
 
   test('each gets the error, as its own, where some was seen', async () => {
+    const heard = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
     const { ask, provider } = cached(async function* () {
       yield [start, text('x')]
-      await turn()
+      await Promise.all(heard.map(({ promise }) => promise))
       throw new StreamError('stream_truncated', 'cut', { retryable: true })
     })
-    const streams = [ask(), ask()]
+    const streams = heard.map(({ resolve }) => ask().once('text-delta', () => resolve()))
     const errors = await Promise.all(streams.map((stream) => rejectionOf(stream.final())))
     expect(errors[0]).not.toBe(errors[1])
     for (const error of errors) {

@@ -140,7 +140,7 @@ export class RunTrace {
     const mayRepeat = this.#attempt > 1 && !view.isOfThisAttempt
     if (mayRepeat ? start > view.text.length || start < 0 : start !== view.text.length)
       this.#report(`\`field-delta\` of ${delta.length} at ${path} has length ${length} after ${view.text.length}`)
-    if (delta === '') this.#report(`a \`field-delta\` at ${path} is empty`)
+    if (delta === '' && this.#attempt === 1) this.#report(`a \`field-delta\` at ${path} is empty`)
     view.text = view.text.slice(0, start) + delta
     view.isOfThisAttempt = true
     view.isSound &&= delta.isWellFormed()
