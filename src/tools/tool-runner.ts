@@ -156,7 +156,7 @@ class ToolRun {
     try {
       for (;;) {
         this.#controller.signal.throwIfAborted()
-        const { done, value } = (await Promise.race([returned.next(), stopped])) as IteratorResult<unknown>
+        const { done, value } = await Promise.race([returned.next(), stopped])
         if (done) return value
         this.#serialized(value)
         const { toolCallId, toolName } = this.#call
@@ -237,8 +237,8 @@ class Slots {
   }
 }
 
-function isGenerator(value: unknown): value is AsyncGenerator {
-  const { next, return: leave } = (value ?? {}) as Partial<AsyncGenerator>
+function isGenerator(value: unknown): value is AsyncGenerator<unknown, unknown, undefined> {
+  const { next, return: leave } = (value ?? {}) as Partial<AsyncGenerator<unknown, unknown, undefined>>
   return typeof next === 'function' && typeof leave === 'function' && Symbol.asyncIterator in (value as object)
 }
 
