@@ -20,8 +20,8 @@ test('the example of tools that run shows progress, results, a refusal and the f
 [place_order] {"product":"chips","pieces":4}
 
 [place_order] {"product":"chips","pieces":40}
- → {"ordered":"4 × chips"}
  ✗ The call of tool "place_order" was not approved: place_order of more than 10 is for the boss
+ → {"ordered":"4 × chips"}
 Four bags are on their way; forty were too many.
 3 steps, 5 messages to append
 `)

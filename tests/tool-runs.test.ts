@@ -70,7 +70,7 @@ function runOf(
   options: Partial<ClientOptions> = {},
 ): Run {
   const client = new StreamingLLMClient({ provider, ...options })
-  return client.run({ messages: [{ role: 'user', content: 'Hello' }], tools, ...request }) as unknown as Run
+  return client.run({ messages: [{ role: 'user', content: 'Hello' }], tools, ...request })
 }
 
 const typesOf = (events: readonly ResponseEvent[]): string[] =>
@@ -598,7 +598,7 @@ describe('approval', () => {
 
 describe('beneath retry() and fallback()', () => {
   const broken: Script = () => ({
-    // eslint-disable-next-line require-yield, @typescript-eslint/require-await
+    // eslint-disable-next-line @typescript-eslint/require-await
     async *[Symbol.asyncIterator](): AsyncGenerator<readonly StreamEvent[]> {
       throw new StreamError('stream_truncated', 'cut', { retryable: true })
     },

@@ -210,6 +210,7 @@ const weather = tool({
 })
 const search = tool({
   name: 'search',
+  input: z.object({ words: z.string() }),
   async *execute() {
     yield await Promise.resolve('half way')
     return ['found']
@@ -242,7 +243,7 @@ test('tools that run give their outputs types', async () => {
   // @ts-expect-error -- misspelt
   client.run({ messages, tools: [weather], fields: { city: 'town' } })
   // @ts-expect-error -- the schema has no such member
-  tool({ name: 'wrong', input: z.object({ a: z.string() }), execute: ({ b }) => b })
+  tool({ name: 'wrong', input: z.object({ a: z.string() }), execute: ({ b }) => void b })
 })
 
 test('a stream runs no tools, so that it has no events of theirs', () => {
