@@ -890,9 +890,7 @@ export class ResponseStream<
     this.#between = undefined
     const controller = new AbortController()
     this.#betweenController = controller
-    const emit = (event: ToolEvent): void => {
-      if (!this.#isSettled) this.#emit({ ...event, seq: ++this.#seq })
-    }
+    const emit = (event: ToolEvent): void => this.#emit({ ...event, seq: ++this.#seq })
     between({ signal: controller.signal, emit, onError: (error) => this.#report(error) }).then(
       (outcome) => {
         if (this.#isSettled) return

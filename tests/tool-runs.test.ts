@@ -149,6 +149,7 @@ describe('run()', () => {
     expect(answer.steps[0]!.usage).toEqual(usage)
     expect(events.at(-1)).toMatchObject({ usage: answer.usage, metrics: answer.metrics })
     expect(answer.metrics.attempts).toBe(2)
+    expect(answer.metrics.characters).toBe('{"city":"Rome"}{"city":"Oslo"}Warm.'.length)
   })
 
   test('is one answer where no tool is called', async () => {
@@ -226,6 +227,26 @@ describe('run()', () => {
       { toolCallId: 'c', output: 'third', isError: true },
       { toolCallId: 'd', output: 'fourth' },
     ])
+  })
+
+  test('lets no more run where an approval comes late', async () => {
+    const { tool: slow, running } = controlled('slow', { needsApproval: (_: unknown) => true })
+    const late = Promise.withResolvers<boolean>()
+    const run = runOf(stepsOf(calling(['a', 'slow'], ['b', 'slow'], ['c', 'slow']), saying('')), [slow], {
+      toolConcurrency: 1,
+      onToolApproval: ({ toolCallId }) => (toolCallId === 'c' ? late.promise : true),
+    })
+    const final = run.final()
+    await until(() => running.length === 1)
+    running[0]!.resolve(1)
+    await until(() => running.length === 2)
+    late.resolve(true)
+    await turn()
+    expect(running).toHaveLength(2)
+    running[1]!.resolve(2)
+    await until(() => running.length === 3)
+    running[2]!.resolve(3)
+    await final
   })
 
   test('shows what a generator yields as progress, in order, and takes what it returns', async () => {
@@ -506,6 +527,24 @@ describe('time and cancellation', () => {
     expect(provider.requests).toHaveLength(1)
   })
 
+  test('a generator is not asked for more once the run is over', async () => {
+    const seen: number[] = []
+    const counting = tool({
+      name: 'counting',
+      async *execute() {
+        for (let i = 1; i < 5; i++) {
+          seen.push(i)
+          yield await Promise.resolve(i)
+        }
+      },
+    })
+    const run = runOf(stepsOf(calling(['a', 'counting'])), [counting])
+    run.on('tool-progress', ({ value }) => value === 2 && run.abort())
+    await rejectionOf(run.final())
+    await turn()
+    expect(seen).toEqual([1, 2])
+  })
+
   test('a tool that hangs in its generator is left', async () => {
     const hanging = tool({
       name: 'hanging',
@@ -633,11 +672,12 @@ describe('beneath retry() and fallback()', () => {
       throw new StreamError('stream_truncated', 'cut', { retryable: true })
     }
     const act = tool({ name: 'act', execute: () => 1 })
-    const provider = stepsOf(calling(['a', 'act']), seenThenCut, saying('Half and whole'))
+    const first: Script = [[start, text('I will act.'), ...call('a', '{}', 'act'), finish()]]
+    const provider = stepsOf(first, seenThenCut, saying('Half and whole'))
     const run = runOf(provider, [act], { onInterrupted: 'restart' }, { middleware: [retry({ baseDelay: 0 })] })
     const events = await collect(run)
     expect(typesOf(events)).toEqual(
-      'start tool-call tool-result start text-delta restart start text-delta finish'.split(' '),
+      'start text-delta tool-call tool-result start text-delta restart start text-delta finish'.split(' '),
     )
     expect(events.find(({ type }) => type === 'restart')).toMatchObject({ shown: [{ length: 4 }] })
     expect((await run.final()).text).toBe('Half and whole')
@@ -656,6 +696,14 @@ describe('beneath retry() and fallback()', () => {
     )
     expect(await rejectionOf(run.final())).toMatchObject({ code: 'tool_execution_failed', retryable: false })
     expect([execute.mock.calls.length, provider.requests.length]).toEqual([1, 1])
+  })
+
+  test('the error of a later step has the attempts of that step', async () => {
+    const provider = stepsOf(broken, calling(['a', 'weather', { city: 'Rome' }]), broken, broken, broken)
+    const run = runOf(provider, [weather], {}, { middleware: [retry({ baseDelay: 0 })] })
+    const error = (await rejectionOf(run.final())) as LLMError
+    expect(error).toMatchObject({ code: 'stream_truncated', attempt: 3 })
+    expect(error.attempts).toHaveLength(2)
   })
 
   test('the error of a later step has the tokens of all', async () => {

@@ -243,7 +243,7 @@ test('tools that run give their outputs types', async () => {
   // @ts-expect-error -- misspelt
   client.run({ messages, tools: [weather], fields: { city: 'town' } })
   // @ts-expect-error -- the schema has no such member
-  tool({ name: 'wrong', input: z.object({ a: z.string() }), execute: ({ b }) => void b })
+  tool({ name: 'wrong', input: z.object({ a: z.string() }), execute: ({ b }) => String(b) })
 })
 
 test('a stream runs no tools, so that it has no events of theirs', () => {
