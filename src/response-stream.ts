@@ -891,7 +891,7 @@ export class ResponseStream<
     const controller = new AbortController()
     this.#betweenController = controller
     const emit = (event: ToolEvent): void => this.#emit({ ...event, seq: ++this.#seq })
-    between({ signal: controller.signal, emit, onError: (error) => this.#report(error) }).then(
+    between({ signal: controller.signal, emit, onError: (error) => this.#hooks.onError(error) }).then(
       (outcome) => {
         if (this.#isSettled) return
         this.#betweenController = undefined
