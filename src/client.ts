@@ -12,6 +12,9 @@ import type {
   Fields,
   OutputOf,
   PayloadInput,
+  RunEventOf,
+  ToolCallOf,
+  ToolCallResult,
   ToolCallsOf,
 } from './field-types.ts'
 import { composeMiddleware, type Middleware, type StreamFunction } from './middleware.ts'
@@ -19,10 +22,11 @@ import { type OutputDefinition, toOutputFormat } from './output-format.ts'
 import type { Provider } from './provider.ts'
 import type { LLMRequest, ToolChoice } from './request.ts'
 import { SeenSizes } from './progress-estimator.ts'
-import { ResponseStream } from './response-stream.ts'
+import { type LLMResponse, ResponseStream, type RunOptions, type RunResponse } from './response-stream.ts'
 import { type Alerts, type ClientHooks, hookNames } from './run-hooks.ts'
 import type { JsonSchema } from './schema.ts'
 import { schemaHasPath } from './schema-path.ts'
+import { splitRunOptions, type ToolRunOptions, ToolSteps } from './tool-steps.ts'
 import { FieldExtractorRegistry } from './tool-stream/field-extractor-registry.ts'
 import { parseFieldPath } from './tool-stream/field-path.ts'
 import {
@@ -150,6 +154,43 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
     FieldName<Definitions>,
     OutputOf<Tools, Choice, Output>
   > {
+    return new ResponseStream(this.#prepare(request))
+  }
+
+  /**
+   * Prepares a run in which tools with `execute` are run and the model is told what they gave, until it answers without calling
+   * any, calls one that has no `execute`, or the run is stopped. The same stream goes on from step to step: each begins with its
+   * `start`, the tools' events follow its `tool-call`s, and there is one `finish`. No tool runs before the whole answer that
+   * calls it is complete and valid. A forced `toolChoice` holds for the first step; the limits of timeout() hold for each.
+   *
+   * @throws UsageError as `stream()`, and where a tool needs an approval that nobody can give.
+   */
+  run<
+    const Tools extends readonly Tool[] = readonly [],
+    const Definitions extends Fields = DefaultFields,
+    const Choice extends 'auto' | 'none' | 'required' | { readonly name: Tools[number]['name'] } = 'auto',
+    const Output extends OutputDefinition | undefined = undefined,
+  >(
+    request: Omit<StreamRequest<Tools, Definitions, Choice, Output>, 'fields'> & {
+      readonly fields?: (Definitions & CheckedFields<Definitions, PayloadInput<Tools, Output>>) | undefined
+    } & ToolRunOptions<
+        ToolCallResult<ToolCallOf<Tools>>,
+        LLMResponse<ToolCallsOf<Tools, 'auto'>, OutputOf<Tools, 'auto', Output> | undefined>
+      >,
+  ): ResponseStream<
+    RunEventOf<Tools, Definitions, Output>,
+    ToolCallsOf<Tools, 'auto'>,
+    PayloadInput<Tools, Output>,
+    FieldName<Definitions>,
+    OutputOf<Tools, 'auto', Output>,
+    RunResponse<ToolCallsOf<Tools, 'auto'>, OutputOf<Tools, 'auto', Output>>
+  > {
+    const { options, rest } = splitRunOptions(request)
+    return new ResponseStream(this.#prepare(rest, options))
+  }
+
+  #prepare(given: object, runOptions?: ToolRunOptions): RunOptions {
+    const request = given as StreamRequest
     checkRequest(request, this.#options.provider.name)
     const {
       fields: definitions,
@@ -161,7 +202,7 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
       progress = false,
       output,
       ...options
-    } = request as unknown as StreamRequest
+    } = request
     const format = output === undefined ? undefined : toOutputFormat(output)
     const llmRequest: LLMRequest = { ...options, ...(format && { output: format }) }
     const fields = definitions === undefined ? this.#fields : toRegistry(definitions)
@@ -171,7 +212,8 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
       for (const { path, tool } of fields.extractors) checkPath(path, payloads, tool)
     const { provider, accumulator, limits, alerts = {} } = this.#options
     const mayCallTools = (llmRequest.tools ?? []).length > 0 && llmRequest.toolChoice !== 'none'
-    return new ResponseStream({
+    const steps = runOptions && new ToolSteps(llmRequest, runOptions)
+    return {
       stream: this.#stream,
       request: llmRequest,
       provider: provider.name,
@@ -185,6 +227,7 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
       fieldNames: new Set(fields.extractors.map(({ field }) => field)),
       onInvalid,
       batch: batch === false ? undefined : batch,
+      afterStep: steps && ((response) => steps.after(response)),
       signal,
       replay,
       keepAlive,
@@ -192,7 +235,7 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
       checkPath: (path) => checkPath(path, payloads),
       hooks: this.#options,
       alerts,
-    })
+    }
   }
 }
 

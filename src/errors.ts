@@ -44,6 +44,9 @@ export type ErrorCode =
   | 'queue_full'
   // ToolError
   | 'tool_not_found'
+  | 'tool_execution_failed'
+  | 'tool_output_not_serializable'
+  | 'tool_denied'
   // PolicyError
   | 'attempts_exhausted'
   | 'retry_budget_exhausted'
@@ -68,6 +71,7 @@ export type ErrorPhase =
   | 'stream'
   | 'finalize'
   | 'validate'
+  | 'tool'
   | 'consume'
 
 /** Facts an error may carry; every one is optional. */
@@ -331,7 +335,7 @@ export class LimitError extends LLMError {
   }
 }
 
-/** The model called a tool in a way the request does not allow. */
+/** The model called a tool in a way the request does not allow, or a tool that ran failed. */
 export class ToolError extends LLMError {
   /** As the model wrote it. Not enumerable, since it may be anything. */
   declare readonly toolName: string

@@ -1,4 +1,4 @@
-import type { OutputIssue } from './errors.ts'
+import type { ErrorCode, OutputIssue } from './errors.ts'
 import type { LLMWarning, ProviderMetadata, ProviderPart } from './request.ts'
 
 /**
@@ -19,6 +19,20 @@ export interface Usage {
   /** `undefined` where the provider does not say. */
   readonly reasoningTokens?: number | undefined
   readonly raw: Record<string, unknown>
+}
+
+/** The tokens of two answers. What each provider reported is not added up. */
+export function addUsage(a: Usage, b: Usage): Usage {
+  const isKnown = a.reasoningTokens !== undefined || b.reasoningTokens !== undefined
+  return {
+    inputTokens: a.inputTokens + b.inputTokens,
+    outputTokens: a.outputTokens + b.outputTokens,
+    totalTokens: a.totalTokens + b.totalTokens,
+    cacheReadTokens: a.cacheReadTokens + b.cacheReadTokens,
+    cacheWriteTokens: a.cacheWriteTokens + b.cacheWriteTokens,
+    ...(isKnown && { reasoningTokens: (a.reasoningTokens ?? 0) + (b.reasoningTokens ?? 0) }),
+    raw: {},
+  }
 }
 
 /** What carries tool calls: the provider's own protocol, JSON text held to the tool's schema, or tags in plain text. */
@@ -211,6 +225,34 @@ export interface ChunkGaps {
   readonly maxMs: number
 }
 
+/** What a tool that runs says on its way. Comes only from `client.run()`, as the other events of tools that run. */
+export interface ToolProgressEvent<Name extends string = string> {
+  readonly type: 'tool-progress'
+  readonly toolCallId: string
+  readonly toolName: Name
+  /** As the tool yielded it. */
+  readonly value: unknown
+}
+
+/** A tool has run. */
+export interface ToolResultEvent<Name extends string = string, Output = unknown> {
+  readonly type: 'tool-result'
+  readonly toolCallId: string
+  readonly toolName: Name
+  readonly output: Output
+}
+
+/** A tool failed, ran out of time, or was not approved. */
+export interface ToolErrorEvent<Name extends string = string> {
+  readonly type: 'tool-error'
+  readonly toolCallId: string
+  readonly toolName: Name
+  /** Nothing of what the tool itself said: that is the `cause` of the error which `onError` of the client hears. */
+  readonly error: { readonly code: ErrorCode; readonly message: string }
+}
+
+export type ToolEvent = ToolProgressEvent | ToolResultEvent | ToolErrorEvent
+
 /** When what happened, in milliseconds since the run began (monotonic clock), and how much of it. */
 export interface Metrics {
   /** Until a service first began to answer; `undefined` where none did, as with an answer from a cache. */
@@ -271,6 +313,7 @@ export interface Sequenced {
 export type ResponseEvent<
   Field extends FieldEvent = FieldEvent,
   Call extends ToolCallEvent = ToolCallEvent,
+  Run extends ToolEvent = ToolEvent,
 > = Sequenced &
   (
     | (StartEvent & { readonly attempt: number; readonly cached: boolean })
@@ -289,6 +332,7 @@ export type ResponseEvent<
     | Field
     | ProgressEvent
     | Call
+    | Run
     | RawEvent
     | FinishEvent
   )

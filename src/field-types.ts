@@ -1,4 +1,12 @@
-import type { FieldDeltaEvent, FieldEndEvent, ResponseEvent, ToolCallEvent } from './events.ts'
+import type {
+  FieldDeltaEvent,
+  FieldEndEvent,
+  ResponseEvent,
+  ToolCallEvent,
+  ToolErrorEvent,
+  ToolProgressEvent,
+  ToolResultEvent,
+} from './events.ts'
 import type { OutputDefinition } from './output-format.ts'
 import type { OutputFormat, ToolChoice } from './request.ts'
 import type { SchemaInput, SchemaOutput, StandardSchema } from './schema.ts'
@@ -197,4 +205,21 @@ export type EventOf<
   Definitions,
   Choice extends ToolChoice,
   Output extends OutputDefinition | undefined = undefined,
-> = ResponseEvent<FieldEventsOf<Definitions, PayloadInput<Tools, Output>>, ToolCallOf<Tools, Choice>>
+> = ResponseEvent<FieldEventsOf<Definitions, PayloadInput<Tools, Output>>, ToolCallOf<Tools, Choice>, never>
+
+/** The events of a request whose tools run. Later steps may call any of them. */
+export type RunEventOf<
+  Tools extends readonly Tool[],
+  Definitions,
+  Output extends OutputDefinition | undefined = undefined,
+> = ResponseEvent<
+  FieldEventsOf<Definitions, PayloadInput<Tools, Output>>,
+  ToolCallOf<Tools>,
+  ToolEventOf<Tools[number]>
+>
+
+/** What is heard of a tool that runs. */
+type ToolEventOf<T> =
+  T extends Tool<infer Name, unknown, unknown, infer Result>
+    ? ToolProgressEvent<Name> | ToolResultEvent<Name, Result> | ToolErrorEvent<Name>
+    : never

@@ -1,10 +1,20 @@
 export { StreamingLLMClient } from './client.ts'
 export type { ClientOptions, StreamRequest } from './client.ts'
 export type { BatchOptions } from './delta-batcher.ts'
-export type { Listenable, LLMResponse, ResponseStream, RunOptions, SubscribeOptions } from './response-stream.ts'
+export type {
+  BetweenSteps,
+  Listenable,
+  LLMResponse,
+  ResponseStream,
+  RunOptions,
+  RunResponse,
+  SubscribeOptions,
+} from './response-stream.ts'
 export type { ReplayOptions } from './event-log.ts'
 export { tool } from './tool.ts'
-export type { Tool, ToolOptions } from './tool.ts'
+export type { Tool, ToolContext, ToolExecution, ToolOptions, ToolOutput } from './tool.ts'
+export type { ToolRunOptions } from './tool-steps.ts'
+export type { ToolApproval } from './tools/tool-runner.ts'
 export { outputFormat } from './output-format.ts'
 export type { OutputDefinition, OutputOptions } from './output-format.ts'
 export type {
@@ -31,6 +41,7 @@ export type {
   Fields,
   OutputOf,
   PayloadInput,
+  RunEventOf,
   ToolCallOf,
   ToolCallResult,
   ToolCallsOf,
@@ -122,10 +133,14 @@ export type {
   Target,
   TextDeltaEvent,
   ToolCallEvent,
+  ToolErrorEvent,
+  ToolEvent,
   ToolInputChannel,
   ToolInputDeltaEvent,
   ToolInputEndEvent,
   ToolInputStartEvent,
+  ToolProgressEvent,
+  ToolResultEvent,
   Usage,
   UsageEvent,
   WarningEvent,

@@ -19,22 +19,24 @@ import {
 } from './errors.ts'
 import { EventLog, type ReplayOptions } from './event-log.ts'
 import { EventQueue } from './event-queue.ts'
-import type {
-  FieldEndEvent,
-  FinishReason,
-  Metrics,
-  ProviderFinishEvent,
-  ResponseEvent,
-  RestartEvent,
-  StartEvent,
-  StreamEvent,
-  ToolCallEvent,
-  ToolInputDeltaEvent,
-  Usage,
+import {
+  addUsage,
+  type FieldEndEvent,
+  type FinishReason,
+  type Metrics,
+  type ProviderFinishEvent,
+  type ResponseEvent,
+  type RestartEvent,
+  type StartEvent,
+  type StreamEvent,
+  type ToolCallEvent,
+  type ToolEvent,
+  type ToolInputDeltaEvent,
+  type Usage,
 } from './events.ts'
 import type { CheckedPath, ValueAt } from './field-types.ts'
 import type { StreamFunction } from './middleware.ts'
-import type { AssistantMessage, LLMRequest, LLMWarning } from './request.ts'
+import type { AssistantMessage, LLMRequest, LLMWarning, ToolMessage } from './request.ts'
 import { RunDeadline } from './attempts/run-deadline.ts'
 import { type AttemptFailure, type ProviderContext, toBatches } from './provider.ts'
 import { type Alerts, type ClientHooks, RunHooks } from './run-hooks.ts'
@@ -75,6 +77,26 @@ export interface SubscribeOptions {
   readonly from?: number | undefined
 }
 
+/** The end of a run of several steps: its last answer, with what there was before. */
+export interface RunResponse<
+  Calls extends readonly unknown[] = readonly Omit<ToolCallEvent, 'type'>[],
+  Output = unknown,
+> extends Omit<LLMResponse<Calls, Output>, 'messages'> {
+  /** The answer of each step. Their metrics are those of the run up to then. */
+  readonly steps: readonly LLMResponse<Calls, Output | undefined>[]
+  /** The answers of all steps and the results of their tools, to append to the conversation. */
+  readonly messages: readonly (AssistantMessage | ToolMessage)[]
+  /** Of all steps. */
+  readonly usage: Usage
+}
+
+/** What is to be done between two steps. Its `signal` fires when the run is over. */
+export type BetweenSteps = (context: {
+  readonly signal: AbortSignal
+  readonly emit: (event: ToolEvent) => void
+  readonly onError: (error: LLMError) => void
+}) => Promise<{ readonly request: LLMRequest } | { readonly response: RunResponse }>
+
 /** What a run needs; made by the client. */
 export interface RunOptions {
   readonly stream: StreamFunction
@@ -87,6 +109,8 @@ export interface RunOptions {
   readonly fieldNames: ReadonlySet<string>
   readonly onInvalid: 'continue' | 'abort'
   readonly batch: BatchOptions | undefined
+  /** Says what follows an answer that is complete and valid: the end of the run, or more. Default: the end. */
+  readonly afterStep?: ((response: LLMResponse) => RunResponse | BetweenSteps) | undefined
   readonly signal: AbortSignal | undefined
   readonly replay: ReplayOptions | undefined
   readonly keepAlive: boolean
@@ -109,6 +133,9 @@ const listenable: ReadonlySet<string> = new Set([
   'field-end',
   'progress',
   'tool-call',
+  'tool-progress',
+  'tool-result',
+  'tool-error',
   'finish',
   'restart',
   'raw',
@@ -143,9 +170,11 @@ export class ResponseStream<
   Name extends string = string,
   /** The output of its response. */
   Output = unknown,
+  Response = LLMResponse<Calls, Output>,
 > implements AsyncIterable<Event> {
   readonly #options: RunOptions
-  readonly #controller = new AbortController()
+  /** Of the step under way. */
+  #controller = new AbortController()
   readonly #emitter = new EventEmitter()
   readonly #guarded = new Map<string, Map<Listener, Listener>>()
   readonly #queues = new Set<EventQueue<ResponseEvent>>()
@@ -153,8 +182,8 @@ export class ResponseStream<
   #log: EventLog | undefined
   readonly #watchers = new Set<FieldWatcher>()
   /** The attempts that failed, and what of them was seen. */
-  readonly #failures: AttemptFailure[] = []
-  readonly #shown: ShownTexts | undefined
+  #failures: AttemptFailure[] = []
+  #shown: ShownTexts | undefined
   readonly #batcher: DeltaBatcher | undefined
   #progress: ProgressEstimator | undefined
   /** The last that was said of it, in hundredths. */
@@ -162,6 +191,15 @@ export class ResponseStream<
   #accumulator: StreamAccumulator
   #message = new AssistantMessageBuilder()
   #warnings: LLMWarning[] = []
+
+  #request: LLMRequest
+  /** What is to be done before the next step, as soon as a consumer wants more. */
+  #between: BetweenSteps | undefined
+  /** While it is done. */
+  #betweenController: AbortController | undefined
+  /** Of the steps before this one. */
+  #attemptsBefore = 0
+  #usageBefore: Usage | undefined
 
   #source: Batches | undefined
   #isReading = false
@@ -174,10 +212,10 @@ export class ResponseStream<
   /** What is wrong with the output in the eyes of `field()`. */
   #watchError: LLMError | undefined
 
-  #response: LLMResponse | undefined
+  #response: LLMResponse | RunResponse | undefined
   #error: LLMError | undefined
   #isSettled = false
-  #final: Promise<LLMResponse> | undefined
+  #final: Promise<unknown> | undefined
   #settle: (() => void)[] = []
 
   #start: StartEvent | undefined
@@ -185,14 +223,18 @@ export class ResponseStream<
   #metrics = new RunMetrics()
   readonly #hooks: RunHooks
   #deadline: RunDeadline | undefined
+  #validationTimer: ReturnType<typeof setTimeout> | undefined
+  /** Whether the step under way is complete and valid in the end. */
+  #isValid = Promise.withResolvers<boolean>()
 
   constructor(options: RunOptions) {
     this.#options = options
+    this.#request = options.request
     this.#accumulator = options.createAccumulator()
     this.#hooks = new RunHooks(options.hooks, options.alerts, { provider: options.provider, model: options.model })
     this.#progress = this.#createEstimator()
     if (options.replay) this.#log = new EventLog(options.replay.events)
-    if (options.request.onInterrupted === 'restart') this.#shown = new ShownTexts()
+    this.#shown = this.#createShown()
     if (options.batch) this.#batcher = new DeltaBatcher(options.batch, (event) => this.#emitJoined(event))
   }
 
@@ -259,14 +301,14 @@ export class ResponseStream<
    *
    * @throws LLMError (as a rejection) for whatever kept the answer from being complete; `error.partial` holds what arrived.
    */
-  final(): Promise<LLMResponse<Calls, Output>> {
-    this.#final ??= new Promise<LLMResponse>((resolve, reject) => {
+  final(): Promise<Response> {
+    this.#final ??= new Promise<unknown>((resolve, reject) => {
       this.#onSettled(() => (this.#response ? resolve(this.#response) : reject(this.#error)))
     })
     // Who also loops sees the error there; an unwatched promise must not bring the process down.
     this.#final.catch(() => undefined)
     this.#drive()
-    return this.#final as Promise<LLMResponse<readonly unknown[]>> as Promise<LLMResponse<Calls, Output>>
+    return this.#final as Promise<Response>
   }
 
   /**
@@ -476,13 +518,18 @@ export class ResponseStream<
   }
 
   get #phase(): ErrorPhase {
+    if (this.#between || this.#betweenController) return 'tool'
     if (this.#hasFinished) return 'validate'
     return this.#start ? 'stream' : 'connect'
   }
 
   /** Reads the next batch, unless one is on its way. Callbacks, not `await`: an abort must not wait for a read that hangs. */
   #read(): void {
-    if (this.#isReading || this.#isSettled || this.#hasFinished) return
+    if (this.#isReading || this.#isSettled) return
+    if (this.#hasFinished) {
+      this.#goOn()
+      return
+    }
     this.#isReading = true
     try {
       this.#source ??= this.#open()
@@ -501,9 +548,12 @@ export class ResponseStream<
     if (signal?.aborted) throw new AbortedError(signal.reason, { phase: this.#phase })
     // Not earlier: a stream that nobody uses leaves no listener behind.
     signal?.addEventListener('abort', this.#onSignal)
-    this.#metrics = new RunMetrics()
+    if (this.#attemptsBefore === 0) {
+      this.#metrics = new RunMetrics()
+      this.#hooks.begin()
+    }
     this.#deadline = new RunDeadline((total) => this.#fail(outOfTime(total)))
-    this.#hooks.begin()
+    const { promise: isValid } = this.#isValid
     const context: ProviderContext = {
       signal: this.#controller.signal,
       target: { provider, model },
@@ -520,11 +570,11 @@ export class ResponseStream<
         this.#hooks.onFirstByte()
       },
       onQueued: (milliseconds) => this.#metrics.onQueued(milliseconds),
-      afterSuccess: (callback) => this.#onSettled(() => this.#response && queueMicrotask(callback)),
+      afterSuccess: (callback) => void isValid.then((isSo) => isSo && callback()),
       onConsumerError: (name, cause) => this.#reportConsumer(`\`${name}\``, cause),
-      afterEnd: (callback) => this.#onSettled(() => callback(this.#error)),
+      afterEnd: (callback) => void isValid.then((isSo) => callback(isSo ? undefined : this.#error)),
     }
-    return toBatches(this.#options.stream(this.#options.request, context))
+    return toBatches(this.#options.stream(this.#request, context))
   }
 
   #onAttemptFailed(failure: AttemptFailure): void {
@@ -587,7 +637,7 @@ export class ResponseStream<
         this.#emit({ type: 'reasoning-delta', delta: event.delta, seq: ++this.#seq })
         return
       case 'tool-input-start':
-        checkOffered(event.toolName, this.#options.request)
+        checkOffered(event.toolName, this.#request)
         this.#emit({ ...event, seq: ++this.#seq })
         this.#progress?.startCall(event.toolCallId, event.toolName)
         this.#accumulate(event)
@@ -656,6 +706,12 @@ export class ResponseStream<
 
   /** Forgets the attempt that failed, except what a consumer has seen of it. */
   #restart(event: RestartEvent): void {
+    this.#reset()
+    this.#emit({ ...event, shown: this.#shown?.restart() ?? [], seq: ++this.#seq })
+  }
+
+  /** Begins to put an answer together. */
+  #reset(): void {
     this.#accumulator = this.#options.createAccumulator()
     this.#message = new AssistantMessageBuilder()
     this.#warnings = []
@@ -665,7 +721,10 @@ export class ResponseStream<
     this.#textLength = 0
     this.#progress = this.#createEstimator()
     for (const watcher of this.#watchers) watcher.restart()
-    this.#emit({ ...event, shown: this.#shown?.restart() ?? [], seq: ++this.#seq })
+  }
+
+  #createShown(): ShownTexts | undefined {
+    return this.#request.onInterrupted === 'restart' ? new ShownTexts() : undefined
   }
 
   /** Takes back what was shown of a value, or of the text, that turned out shorter in the attempt after. */
@@ -711,7 +770,7 @@ export class ResponseStream<
 
   /** Whether the text is the output, as far as is known. */
   get #isOutput(): boolean {
-    return this.#options.request.output !== undefined && (!this.#hasFinished || this.#accumulator.output !== undefined)
+    return this.#request.output !== undefined && (!this.#hasFinished || this.#accumulator.output !== undefined)
   }
 
   /** As `#watch`, for text; but what is wrong with it counts only once it is known to be the output. */
@@ -740,9 +799,9 @@ export class ResponseStream<
   /** Takes the terminal evidence. Where every validator answers at once, so does this. */
   #complete(finish: ProviderFinishEvent): void {
     this.#hasFinished = true
-    if (this.#source) void this.#endByItself(this.#source)
+    if (this.#source) void this.#endByItself(this.#source, this.#controller)
     const { toolCalls, output } = this.#accumulator
-    const { tools, toolChoice, output: format } = this.#options.request
+    const { tools, toolChoice, output: format } = this.#request
     if (this.#isOutput && this.#watchError) throw this.#watchError
     checkForced(toolCalls, toolChoice, finish.finishReason)
     const checkedOutput = format && output !== undefined ? validateOutput(output, format) : undefined
@@ -764,17 +823,16 @@ export class ResponseStream<
   #limitValidation(): void {
     const timeoutMs = this.#deadline?.validation ?? false
     if (timeoutMs === false) return
-    const timer = setTimeout(() => this.#fail(validationTooLong(timeoutMs)), timeoutMs)
-    this.#onSettled(() => clearTimeout(timer))
+    this.#validationTimer = setTimeout(() => this.#fail(validationTooLong(timeoutMs)), timeoutMs)
   }
 
   #succeed(finish: ProviderFinishEvent, calls: readonly ToolCallEvent[], output: unknown): void {
     if (this.#isSettled) return
     const { finishReason, providerFinishReason, usage } = finish
-    const metrics = this.#takeMetrics(usage)
+    const metrics = this.#takeMetrics(this.#usageSoFar)
     const inputs = new Map(this.#accumulator.toolCalls.map(({ toolCallId, input }) => [toolCallId, input]))
     const { provider, model } = this.#options
-    this.#response = {
+    const response: LLMResponse = {
       text: this.#message.text,
       reasoning: this.#message.reasoning,
       toolCalls: calls.map(({ type: _, ...call }) => call),
@@ -790,6 +848,20 @@ export class ResponseStream<
       messages: [this.#message.build(inputs)],
       warnings: this.#warnings,
     }
+    this.#endStep(true)
+    const next = this.#options.afterStep?.(response) ?? response
+    if (typeof next !== 'function') {
+      this.#settleWith(next, calls)
+      return
+    }
+    this.#between = next
+    for (const call of calls) this.#emit({ ...call, seq: ++this.#seq })
+    if (this.#isWanted()) this.#read()
+  }
+
+  #settleWith(response: LLMResponse | RunResponse, calls: readonly ToolCallEvent[]): void {
+    const { finishReason, providerFinishReason, usage, metrics } = response
+    this.#response = response
     // Settled before anybody hears of it, so that a listener's abort() cannot undo what others were told.
     this.#end()
     if (this.#progress) {
@@ -804,7 +876,49 @@ export class ResponseStream<
   }
 
   #takeMetrics(usage: Usage | undefined): Metrics {
-    return this.#metrics.take({ attempts: this.#attempt, cached: this.#start?.cached ?? false, usage })
+    return this.#metrics.take({
+      attempts: this.#attemptsBefore + this.#attempt,
+      cached: this.#start?.cached ?? false,
+      usage,
+    })
+  }
+
+  /** Does what stands between two steps, once. */
+  #goOn(): void {
+    const between = this.#between
+    if (!between) return
+    this.#between = undefined
+    const controller = new AbortController()
+    this.#betweenController = controller
+    const emit = (event: ToolEvent): void => this.#emit({ ...event, seq: ++this.#seq })
+    between({ signal: controller.signal, emit, onError: (error) => this.#hooks.onError(error) }).then(
+      (outcome) => {
+        if (this.#isSettled) return
+        this.#betweenController = undefined
+        if ('request' in outcome) this.#beginStep(outcome.request)
+        else this.#settleWith(outcome.response, [])
+      },
+      (error: unknown) => this.#fail(error),
+    )
+  }
+
+  #beginStep(request: LLMRequest): void {
+    this.#attemptsBefore += this.#attempt
+    this.#usageBefore = this.#usageSoFar
+    this.#request = request
+    this.#reset()
+    this.#failures = []
+    this.#shown = this.#createShown()
+    this.#controller = new AbortController()
+    this.#isValid = Promise.withResolvers()
+    this.#source = undefined
+    this.#hasFinished = false
+    if (this.#isWanted()) this.#read()
+  }
+
+  get #usageSoFar(): Usage | undefined {
+    const before = this.#usageBefore
+    return before && this.#usage ? addUsage(before, this.#usage) : (this.#usage ?? before)
   }
 
   #fail(cause: unknown): void {
@@ -816,12 +930,12 @@ export class ResponseStream<
       this.#batcher?.flush()
       if (this.#isSettled) return
     }
-    const metrics = this.#takeMetrics(this.#usage)
+    const metrics = this.#takeMetrics(this.#usageSoFar)
     this.#error = describeError(error, {
       provider,
       model,
       attempt: this.#attempt,
-      usage: this.#usage,
+      usage: this.#usageSoFar,
       attempts: this.#failures,
       metrics,
       partial: () => this.snapshot(),
@@ -847,13 +961,14 @@ export class ResponseStream<
   #breakingPoint(): Pick<LLMErrorOptions, 'toolName' | 'toolCallId' | 'position'> | undefined {
     const call = this.#accumulator.snapshot().toolCalls.findLast(({ complete }) => !complete)
     if (call) return { toolName: call.toolName, toolCallId: call.toolCallId, position: call.inputText.length }
-    return this.#options.request.output && { position: this.#message.text.length }
+    return this.#request.output && { position: this.#message.text.length }
   }
 
   #end(): void {
     this.#isSettled = true
-    this.#deadline?.end()
+    this.#endStep(false)
     this.#batcher?.end()
+    this.#betweenController?.abort(this.#error)
     this.#options.signal?.removeEventListener('abort', this.#onSignal)
     if (!this.#hasFinished) {
       this.#controller.abort(this.#error)
@@ -863,9 +978,16 @@ export class ResponseStream<
     this.#watchers.clear()
   }
 
+  /** What holds for one step only ends with it. */
+  #endStep(isValid: boolean): void {
+    this.#deadline?.end()
+    clearTimeout(this.#validationTimer)
+    this.#isValid.resolve(isValid)
+  }
+
   /** Asks once more after the evidence, so that a provider can keep its connection and a middleware do its last work. */
-  async #endByItself(source: Batches): Promise<void> {
-    const timer = setTimeout(() => this.#controller.abort(), graceMs)
+  async #endByItself(source: Batches, controller: AbortController): Promise<void> {
+    const timer = setTimeout(() => controller.abort(), graceMs)
     // Not there in browsers, where nothing is kept alive by a timer.
     ;(timer as { unref?: () => void }).unref?.()
     try {

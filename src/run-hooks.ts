@@ -66,7 +66,7 @@ export interface ClientHooks {
   readonly onAttempt?: ((failure: AttemptFailure & Pick<RunIdentity, 'runId'>) => void) | undefined
   /** The answer is complete and valid. */
   readonly onFinish?: ((finish: RunFinish) => void) | undefined
-  /** Hears of every run that fails, cancelled ones excepted, and of listeners that throw. */
+  /** Hears of every run that fails, cancelled ones excepted, of listeners that throw, and of tools that fail. */
   readonly onError?: ((error: LLMError, run: RunIdentity) => void) | undefined
   /** The run is over, however it ended. */
   readonly onMetrics?: ((run: RunMeasured) => void) | undefined

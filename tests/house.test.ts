@@ -120,6 +120,8 @@ const rules: Record<string, Rule> = {
     isIn('tool-stream', name) && isOurs && !contracts.has(target) && !isIn('tool-stream', target),
   'the tool channels know only contracts and themselves': ({ name }, { isOurs, target }) =>
     isIn('tool-input', name) && isOurs && !contracts.has(target) && !isIn('tool-input', target),
+  'running tools needs only contracts': ({ name }, { isOurs, target }) =>
+    isIn('tools', name) && isOurs && !contracts.has(target) && !isIn('tools', target),
   'attempts know only contracts, themselves and how tools are called': ({ name }, { isOurs, target }) =>
     isIn('attempts', name) &&
     isOurs &&
@@ -242,6 +244,7 @@ describe('a breach of the house rules is noticed', () => {
       "import { EventQueue } from '../event-queue.ts'",
       'the tool stream knows only contracts and itself',
     ],
+    ['tools/x', "import { ResponseStream } from '../response-stream.ts'", 'running tools needs only contracts'],
     [
       'attempts/retry',
       "import { anthropic } from '../providers/anthropic.ts'",

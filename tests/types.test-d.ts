@@ -196,3 +196,57 @@ test('what a validator found can be read of any error of ours', () => {
   const error: unknown = undefined
   if (isLLMError(error)) expectTypeOf(error.issues).toEqualTypeOf<readonly OutputIssue[] | undefined>()
 })
+
+const weather = tool({
+  name: 'weather',
+  input: z.object({ city: z.string(), days: z.string().transform(Number) }),
+  needsApproval: ({ days }) => days > 3,
+  async execute(input, { signal, toolCallId }) {
+    expectTypeOf(input).toEqualTypeOf<{ city: string; days: number }>()
+    expectTypeOf(signal).toEqualTypeOf<AbortSignal>()
+    expectTypeOf(toolCallId).toEqualTypeOf<string>()
+    return Promise.resolve({ degrees: 21 })
+  },
+})
+const search = tool({
+  name: 'search',
+  input: z.object({ words: z.string() }),
+  async *execute() {
+    yield await Promise.resolve('half way')
+    return ['found']
+  },
+})
+
+test('tools that run give their outputs types', async () => {
+  const run = client.run({
+    messages,
+    tools: [weather, search, answer],
+    toolChoice: weather,
+    fields: { city: 'city' },
+    output: report,
+    onToolApproval: ({ toolName, input }) => toolName !== 'weather' || input.days < 9,
+    stopWhen: (steps) => steps.at(-1)?.toolCalls.some(({ toolName }) => toolName === 'search') ?? false,
+  })
+  for await (const event of run) {
+    if (event.type === 'tool-result' && event.toolName === 'weather')
+      expectTypeOf(event.output).toEqualTypeOf<{ degrees: number }>()
+    if (event.type === 'tool-result' && event.toolName === 'search')
+      expectTypeOf(event.output).toEqualTypeOf<string[]>()
+    if (event.type === 'tool-error') expectTypeOf(event.toolName).toEqualTypeOf<'weather' | 'search' | 'answer'>()
+    if (event.type === 'field-end') expectTypeOf(event.value).toEqualTypeOf<string>()
+  }
+  const { toolCalls, steps, output } = await run.final()
+  expectTypeOf(toolCalls[0]).extract<undefined>().toEqualTypeOf<undefined>()
+  expectTypeOf(steps[0]!.toolCalls).toEqualTypeOf(toolCalls)
+  expectTypeOf(output).toEqualTypeOf<{ title: string; count: number } | undefined>()
+  run.on('tool-progress', ({ toolCallId }) => expectTypeOf(toolCallId).toEqualTypeOf<string>())
+  // @ts-expect-error -- misspelt
+  client.run({ messages, tools: [weather], fields: { city: 'town' } })
+  // @ts-expect-error -- the schema has no such member
+  tool({ name: 'wrong', input: z.object({ a: z.string() }), execute: ({ b }) => String(b) })
+})
+
+test('a stream runs no tools, so that it has no events of theirs', () => {
+  // @ts-expect-error -- only run() runs tools
+  client.stream({ messages, tools: [weather] }).on('tool-result', () => undefined)
+})

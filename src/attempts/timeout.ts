@@ -4,7 +4,7 @@ import type { AttemptTimeouts } from '../provider.ts'
 
 /** In milliseconds; `false` is no limit. */
 export interface TimeoutOptions extends AttemptTimeouts {
-  /** The whole run: attempts, waits between them, and validation. Default 600,000. */
+  /** The whole run: attempts, waits between them, and validation; of `client.run()` each step, its tools not included. Default 600,000. */
   readonly total?: number | false | undefined
   /** Validators that answer later. Default 5,000. */
   readonly validate?: number | false | undefined

@@ -14,6 +14,8 @@ const inputStart = () => numbered({ type: 'tool-input-start', toolCallId: '1', t
 const inputDelta = (delta: string) => numbered({ type: 'tool-input-delta', toolCallId: '1', delta })
 const inputEnd = () => numbered({ type: 'tool-input-end', toolCallId: '1' })
 const toolCall = () => numbered({ type: 'tool-call', toolCallId: '1', toolName: 'answer', input: {} })
+const start = () => numbered({ type: 'start' })
+const toolResult = () => numbered({ type: 'tool-result', toolCallId: '1', toolName: 'answer', output: 1 })
 const restart = () => numbered({ type: 'restart', attempt: 2 })
 const finish = () => numbered({ type: 'finish' })
 
@@ -37,6 +39,14 @@ test.each<[string, readonly (ResponseEvent | Error)[]]>([
   ['a value that comes whole', [fieldEnd({ b: 1 }), finish()]],
   ['half a character where the value is one', [fieldDelta('\ud83d', 1), fieldEnd('\ud83d'), finish()]],
   ['a call', [inputStart(), inputDelta('{}'), inputEnd(), toolCall(), finish()]],
+  [
+    'a step that follows tools',
+    [
+      ...[textDelta('ab', 2), inputStart(), inputEnd(), toolCall(), toolResult(), start()],
+      ...[textDelta('c', 1), inputStart(), inputEnd(), toolCall(), toolResult(), finish()],
+    ],
+  ],
+  ['a failure after tools', [inputStart(), inputEnd(), toolCall(), toolResult(), failure]],
   ['a failure', [textDelta(written, written.length), failure]],
   ['the same field again', [fieldDelta('ab', 2), restart(), fieldDelta('c', 3, '2'), fieldEnd('abc', '2'), finish()]],
   ['another field', [fieldDelta('ab', 2), restart(), fieldDelta('cd', 2, '2'), fieldEnd('cd', '2'), finish()]],
@@ -56,6 +66,17 @@ test.each<[string, readonly (ResponseEvent | Error)[], RegExp]>([
   ['an error after the end', [finish(), failure], /error comes after the run ended/],
   ['no end', [textDelta('a', 1)], /neither/],
   ['text that lacks some', [textDelta('a', 1), textDelta('c', 3), finish()], /`text-delta` of 1 has length 3 after 1/],
+  ['a result without a call', [toolResult(), finish()], /`tool-result` belongs to no call/],
+  [
+    'two results of a call',
+    [inputStart(), inputEnd(), toolCall(), toolResult(), toolResult(), finish()],
+    /after the end of call 1/,
+  ],
+  [
+    'a step without the tools before it',
+    [inputStart(), inputEnd(), toolCall(), start(), finish()],
+    /`start` comes between/,
+  ],
   ['text twice', [textDelta('a', 1), textDelta('a', 1), finish()], /`text-delta` of 1 has length 1 after 1/],
   ['text beyond what was shown', [textDelta('a', 1), restart(), textDelta('c', 3), finish()], /`text-delta` of 1/],
   ['a field that lacks some', [fieldDelta('b', 2), finish()], /`field-delta` of 1 at a has length 2 after 0/],

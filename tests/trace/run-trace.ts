@@ -16,6 +16,9 @@ interface InputView {
   hasEnded: boolean
 }
 
+/** What may come between `tool-call` and `finish`. */
+const afterCall: ReadonlySet<string> = new Set(['tool-call', 'tool-progress', 'tool-result', 'tool-error', 'finish'])
+
 /** Length of a run of characters that is no coincidence. */
 const tellingLength = 24
 /** Of a long text its beginning and its end are looked for. */
@@ -36,6 +39,8 @@ export class RunTrace {
   readonly #callNumbers = new Map<string | undefined, number>()
   readonly #inputs = new Map<string, InputView>()
   readonly #calls = new Set<string>()
+  /** The calls whose tools have run, where tools run. */
+  readonly #ran = new Set<string>()
   /** Faults of the provider, which are its own as long as the run fails for them. */
   readonly #faults: string[] = []
   #outcome: 'finish' | 'error' | undefined
@@ -53,7 +58,8 @@ export class RunTrace {
     if (this.#outcome) this.#report(`\`${type}\` comes after the run ended with \`${this.#outcome}\``)
     if (!(seq > this.#seq)) this.#report(`\`seq\` of \`${type}\` is ${seq} after ${this.#seq}`)
     this.#seq = seq
-    if (this.#calls.size > 0 && type !== 'tool-call' && type !== 'finish')
+    if (type === 'start' && this.#ran.size > 0) this.#onStep()
+    if (this.#calls.size > 0 && !afterCall.has(type))
       this.#report(`\`${type}\` comes between \`tool-call\` and \`finish\``)
     switch (event.type) {
       case 'text-delta':
@@ -79,6 +85,11 @@ export class RunTrace {
       case 'tool-call':
         this.#onCall(event)
         return
+      case 'tool-progress':
+      case 'tool-result':
+      case 'tool-error':
+        this.#onRun(event)
+        return
       case 'restart':
         this.#onRestart()
         return
@@ -90,7 +101,8 @@ export class RunTrace {
 
   onError(error: unknown): void {
     if (this.#outcome) this.#report(`an error comes after the run ended with \`${this.#outcome}\``)
-    if (this.#calls.size > 0) this.#report('a run that delivered a `tool-call` fails')
+    const isOfTools = this.#ran.size > 0 || (error as LLMError | undefined)?.phase === 'tool'
+    if (this.#calls.size > 0 && !isOfTools) this.#report('a run that delivered a `tool-call` fails')
     this.#outcome = 'error'
     // What a service counts is shown as it wrote it.
     const counts = printed((error as LLMError | undefined)?.usage?.raw)
@@ -167,6 +179,21 @@ export class RunTrace {
     this.#calls.add(toolCallId)
     if (input && !isJsonObject(input.text.trim() || '{}'))
       this.#report(`call ${toolCallId} is delivered with arguments that are no JSON object: ${inspect(input.text)}`)
+  }
+
+  #onRun({ type, toolCallId }: Extract<ResponseEvent, { type: 'tool-progress' | 'tool-result' | 'tool-error' }>): void {
+    if (!this.#calls.has(toolCallId)) this.#report(`\`${type}\` belongs to no call that was delivered`)
+    if (this.#ran.has(toolCallId)) this.#report(`\`${type}\` comes after the end of call ${toolCallId}`)
+    if (type !== 'tool-progress') this.#ran.add(toolCallId)
+  }
+
+  /** The model is asked again, with what the tools gave. */
+  #onStep(): void {
+    for (const toolCallId of this.#calls)
+      if (!this.#ran.has(toolCallId)) this.#report(`the model is asked again without a result of call ${toolCallId}`)
+    this.#attempt = 1
+    this.#text = this.#textOfThisAttempt = this.#reasoning = ''
+    for (const seen of [this.#fields, this.#void, this.#callNumbers, this.#inputs, this.#calls, this.#ran]) seen.clear()
   }
 
   #onRestart(): void {
