@@ -515,13 +515,17 @@ describe('equal requests at the same time', () => {
 
   test('each makes its own call where the first fails before anything was seen', async () => {
     let calls = 0
-    const { ask, provider } = cached(async function* () {
+    const digest = vi.spyOn(crypto.subtle, 'digest')
+    const script: Script = async function* () {
       const isFirst = ++calls === 1
       yield [start]
-      await turn()
+      // Once the others know that they ask for the same.
+      while (digest.mock.settledResults.filter(({ type }) => type === 'fulfilled').length < 3) await turn()
+      await stored()
       if (isFirst) throw new StreamError('stream_truncated', 'cut', { retryable: true })
       yield [text('x'), finish('stop')]
-    })
+    }
+    const { ask, provider } = cached(script)
     const results = await Promise.all([ask(), ask(), ask()].map(async (stream) => collectUntilError(stream)))
     expect(results[0]!.error).toMatchObject({ code: 'stream_truncated' })
     for (const { items, error } of results.slice(1)) {
