@@ -22,7 +22,7 @@ import { type OutputDefinition, toOutputFormat } from './output-format.ts'
 import type { Provider } from './provider.ts'
 import type { LLMRequest, ToolChoice } from './request.ts'
 import { SeenSizes } from './progress-estimator.ts'
-import { type LLMResponse, ResponseStream, type RunOptions, type RunResponse } from './response-stream.ts'
+import { eventTypes, type LLMResponse, ResponseStream, type RunOptions, type RunResponse } from './response-stream.ts'
 import { type Alerts, type ClientHooks, hookNames } from './run-hooks.ts'
 import type { JsonSchema } from './schema.ts'
 import { schemaHasPath } from './schema-path.ts'
@@ -189,6 +189,39 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
     return new ResponseStream(this.#prepare(rest, options))
   }
 
+  /**
+   * The complete answer to a request. With `onEvent` it is streamed, each event told as it comes, and one that `onEvent` throws at
+   * does not stop the run (`onError` hears of it); without, it is asked for in one piece where the provider can do so. The
+   * response is the same either way.
+   *
+   * @throws as `stream()` and `final()` do, as a rejection.
+   */
+  async generate<
+    const Tools extends readonly Tool[] = readonly [],
+    const Definitions extends Fields = DefaultFields,
+    const Choice extends 'auto' | 'none' | 'required' | { readonly name: Tools[number]['name'] } = 'auto',
+    const Output extends OutputDefinition | undefined = undefined,
+  >(
+    request: Omit<StreamRequest<Tools, Definitions, Choice, Output>, 'fields'> & {
+      readonly fields?: (Definitions & CheckedFields<Definitions, PayloadInput<Tools, Output>>) | undefined
+    },
+    options: { readonly onEvent?: ((event: EventOf<Tools, Definitions, Choice, Output>) => void) | undefined } = {},
+  ): Promise<LLMResponse<ToolCallsOf<Tools, Choice>, OutputOf<Tools, Choice, Output>>> {
+    checkOptions('generate()', options, ['onEvent'])
+    const { onEvent } = options
+    if (onEvent !== undefined && typeof onEvent !== 'function')
+      throw new UsageError('invalid_argument', '`onEvent` of generate() must be a function.')
+    const stream = new ResponseStream<
+      EventOf<Tools, Definitions, Choice, Output>,
+      ToolCallsOf<Tools, Choice>,
+      PayloadInput<Tools, Output>,
+      FieldName<Definitions>,
+      OutputOf<Tools, Choice, Output>
+    >({ ...this.#prepare(request), streaming: onEvent !== undefined || !canGenerate(this.#options.provider) })
+    if (onEvent) for (const type of eventTypes) stream.on(type as never, onEvent)
+    return stream.final()
+  }
+
   #prepare(given: object, runOptions?: ToolRunOptions): RunOptions {
     const request = given as StreamRequest
     checkRequest(request, this.#options.provider.name)
@@ -248,6 +281,10 @@ function checkAlerts(alerts: Alerts, { onAlert }: ClientHooks): void {
 // Not `instanceof`: there may be two copies of the library, ESM and CommonJS.
 function isRegistry(fields: Fields | undefined): fields is FieldExtractorRegistry {
   return typeof (fields as Partial<FieldExtractorRegistry> | null | undefined)?.compile === 'function'
+}
+
+function canGenerate(provider: Provider): boolean {
+  return provider.members ? provider.members.every(canGenerate) : typeof provider.generate === 'function'
 }
 
 function toRegistry(fields: Fields | undefined): FieldExtractorRegistry {

@@ -108,6 +108,8 @@ export interface RunOptions {
   /** The names of the fields that may be reported. */
   readonly fieldNames: ReadonlySet<string>
   readonly onInvalid: 'continue' | 'abort'
+  /** Whether providers are asked to stream. Default true. */
+  readonly streaming?: boolean | undefined
   readonly batch: BatchOptions | undefined
   /** Says what follows an answer that is complete and valid: the end of the run, or more. Default: the end. */
   readonly afterStep?: ((response: LLMResponse) => RunResponse | BetweenSteps) | undefined
@@ -122,7 +124,8 @@ export interface RunOptions {
   readonly alerts: Alerts
 }
 
-const listenable: ReadonlySet<string> = new Set([
+/** The types of events. */
+export const eventTypes = [
   'start',
   'text-delta',
   'reasoning-delta',
@@ -139,8 +142,9 @@ const listenable: ReadonlySet<string> = new Set([
   'finish',
   'restart',
   'raw',
-  'error',
-] satisfies (ResponseEvent['type'] | 'error')[])
+] as const satisfies ResponseEvent['type'][]
+
+const listenable: ReadonlySet<string> = new Set([...eventTypes, 'error'])
 
 /** How long the source of a complete answer may take to end. */
 const graceMs = 1000
@@ -557,6 +561,7 @@ export class ResponseStream<
     const context: ProviderContext = {
       signal: this.#controller.signal,
       target: { provider, model },
+      ...(this.#options.streaming === false && { streaming: false }),
       attempt: 1,
       deadline: this.#deadline,
       showsReasoning: this.#hasLoop || this.#log !== undefined || this.#emitter.listenerCount('reasoning-delta') > 0,

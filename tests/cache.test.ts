@@ -536,13 +536,13 @@ describe('equal requests at the same time', () => {
   })
 
   test('each gets the error, as its own, where some was seen', async () => {
-    const heard = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+    const heard = [Promise.withResolvers<undefined>(), Promise.withResolvers<undefined>()]
     const { ask, provider } = cached(async function* () {
       yield [start, text('x')]
       await Promise.all(heard.map(({ promise }) => promise))
       throw new StreamError('stream_truncated', 'cut', { retryable: true })
     })
-    const streams = heard.map(({ resolve }) => ask().once('text-delta', () => resolve()))
+    const streams = heard.map(({ resolve }) => ask().once('text-delta', () => resolve(undefined)))
     const errors = await Promise.all(streams.map((stream) => rejectionOf(stream.final())))
     expect(errors[0]).not.toBe(errors[1])
     for (const error of errors) {
