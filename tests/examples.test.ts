@@ -94,5 +94,6 @@ test('every example is run here', () => {
     'reconnect.ts',
     'telemetry.ts',
     'terminal.ts',
+    'tools.ts',
   ])
 })
