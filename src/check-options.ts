@@ -47,3 +47,11 @@ export function checkNumbers(
     )
   }
 }
+
+/** @throws UsageError `invalid_argument` where one of these options is set, and no function. */
+export function checkFunctions(caller: string, options: object): void {
+  for (const [name, option] of Object.entries(options) as [string, unknown][]) {
+    if (option !== undefined && typeof option !== 'function')
+      throw new UsageError('invalid_argument', `\`${name}\` of ${caller}() must be a function.`)
+  }
+}

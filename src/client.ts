@@ -1,5 +1,5 @@
 import { attemptOf } from './attempts/attempt.ts'
-import { checkNumbers, checkOptions } from './check-options.ts'
+import { checkFunctions, checkNumbers, checkOptions } from './check-options.ts'
 import { checkReplay, checkRequest } from './check-request.ts'
 import { type BatchOptions, checkBatch } from './delta-batcher.ts'
 import { UsageError } from './errors.ts'
@@ -19,7 +19,7 @@ import type {
 } from './field-types.ts'
 import { composeMiddleware, type Middleware, type StreamFunction } from './middleware.ts'
 import { type OutputDefinition, toOutputFormat } from './output-format.ts'
-import type { Provider } from './provider.ts'
+import { leavesOf, type Provider } from './provider.ts'
 import type { LLMRequest, ToolChoice } from './request.ts'
 import { SeenSizes } from './progress-estimator.ts'
 import { eventTypes, type LLMResponse, ResponseStream, type RunOptions, type RunResponse } from './response-stream.ts'
@@ -209,15 +209,17 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
   ): Promise<LLMResponse<ToolCallsOf<Tools, Choice>, OutputOf<Tools, Choice, Output>>> {
     checkOptions('generate()', options, ['onEvent'])
     const { onEvent } = options
-    if (onEvent !== undefined && typeof onEvent !== 'function')
-      throw new UsageError('invalid_argument', '`onEvent` of generate() must be a function.')
+    checkFunctions('generate', { onEvent })
     const stream = new ResponseStream<
       EventOf<Tools, Definitions, Choice, Output>,
       ToolCallsOf<Tools, Choice>,
       PayloadInput<Tools, Output>,
       FieldName<Definitions>,
       OutputOf<Tools, Choice, Output>
-    >({ ...this.#prepare(request), streaming: onEvent !== undefined || !canGenerate(this.#options.provider) })
+    >({
+      ...this.#prepare(request),
+      streaming: onEvent !== undefined || leavesOf(this.#options.provider).some((leaf) => !leaf.generate),
+    })
     if (onEvent) for (const type of eventTypes) stream.on(type as never, onEvent)
     return stream.final()
   }
@@ -281,10 +283,6 @@ function checkAlerts(alerts: Alerts, { onAlert }: ClientHooks): void {
 // Not `instanceof`: there may be two copies of the library, ESM and CommonJS.
 function isRegistry(fields: Fields | undefined): fields is FieldExtractorRegistry {
   return typeof (fields as Partial<FieldExtractorRegistry> | null | undefined)?.compile === 'function'
-}
-
-function canGenerate(provider: Provider): boolean {
-  return provider.members ? provider.members.every(canGenerate) : typeof provider.generate === 'function'
 }
 
 function toRegistry(fields: Fields | undefined): FieldExtractorRegistry {

@@ -168,6 +168,16 @@ export function asLLMError(error: unknown, phase: ErrorPhase): LLMError {
   })
 }
 
+/** An error as another run may have it: without the facts named, since it adds its own. What is no error of ours stays as it is. */
+export function copyError<E>(error: E, without: readonly string[] = []): E {
+  if (!isLLMError(error)) return error
+  const facts = Object.getOwnPropertyDescriptors(error) as PropertyDescriptorMap
+  for (const name of without) Reflect.deleteProperty(facts, name)
+  const stack = { value: error.stack, configurable: true, writable: true }
+  const copy = Object.setPrototypeOf(new Error(error.message), Object.getPrototypeOf(error) as object) as E & LLMError
+  return Object.defineProperties(copy, { ...facts, stack })
+}
+
 /** The error for a source that ends before its `finish`. */
 export function unfinished(provider: string): StreamError {
   const message = `${provider} ended its stream without saying that the answer is complete.`

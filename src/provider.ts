@@ -87,7 +87,7 @@ export interface Deadline {
  * something came which is no event: the head of the response, a part of an event, a sign of life.
  */
 export interface StreamEvents extends AsyncIterable<StreamEvent> {
-  batches?(): AsyncIterator<readonly StreamEvent[], unknown, undefined>
+  batches?(): Batches
 }
 
 /** One model behind one API. */
@@ -119,18 +119,40 @@ export const notStreamed: LLMWarning = {
   message: 'The answer came in one piece: the service, or a gateway before it, does not stream it.',
 }
 
-/** Wraps a generator of batches as `StreamEvents`. */
-export function fromBatches(batches: () => AsyncGenerator<readonly StreamEvent[], void, undefined>): StreamEvents {
+/** Events of one read after the other. */
+export type Batches = AsyncIterator<readonly StreamEvent[], unknown, undefined>
+
+/** Wraps a source of batches as `StreamEvents`. */
+export function fromBatches(batches: () => Batches): StreamEvents {
   return {
     batches,
     async *[Symbol.asyncIterator]() {
-      for await (const batch of batches()) yield* batch
+      for await (const batch of { [Symbol.asyncIterator]: batches }) yield* batch
     },
   }
 }
 
+/** The batches of a source, to loop over. */
+export function batchesOf(events: StreamEvents): AsyncIterable<readonly StreamEvent[], unknown, undefined> {
+  return { [Symbol.asyncIterator]: () => toBatches(events) }
+}
+
+/** Leaves a source early. Nobody waits for it: it may hang or fail in doing so. */
+export async function leave(source: Batches | undefined): Promise<void> {
+  try {
+    await source?.return?.()
+  } catch {
+    // Whoever leaves has the outcome already.
+  }
+}
+
+/** The providers that requests come to in the end. */
+export function leavesOf(provider: Provider): readonly Provider[] {
+  return provider.members?.flatMap(leavesOf) ?? [provider]
+}
+
 /** The batches of a source, whether it offers them or not. */
-export function toBatches(events: StreamEvents): AsyncIterator<readonly StreamEvent[], unknown, undefined> {
+export function toBatches(events: StreamEvents): Batches {
   if (events.batches) return events.batches()
   const single = events[Symbol.asyncIterator]()
   return {

@@ -5,6 +5,7 @@ import { checkOptions } from './check-options.ts'
 import {
   AbortedError,
   ConsumerError,
+  copyError,
   describeError,
   type ErrorPhase,
   asLLMError,
@@ -38,7 +39,8 @@ import type { CheckedPath, ValueAt } from './field-types.ts'
 import type { StreamFunction } from './middleware.ts'
 import type { AssistantMessage, LLMRequest, LLMWarning, ToolMessage } from './request.ts'
 import { RunDeadline } from './attempts/run-deadline.ts'
-import { type AttemptFailure, type ProviderContext, toBatches } from './provider.ts'
+import { type AttemptFailure, type Batches, leave, type ProviderContext, toBatches } from './provider.ts'
+import { keepAlive } from './timers.ts'
 import { type Alerts, type ClientHooks, RunHooks } from './run-hooks.ts'
 import { ProgressEstimator, type SeenSizes } from './progress-estimator.ts'
 import { ShownTexts } from './shown-text.ts'
@@ -149,7 +151,6 @@ const listenable: ReadonlySet<string> = new Set([...eventTypes, 'error'])
 /** How long the source of a complete answer may take to end. */
 const graceMs = 1000
 
-type Batches = AsyncIterator<readonly StreamEvent[], unknown, undefined>
 type Listener = (event: never) => unknown
 
 /** What listeners can hear: each event under its type, and the error a run ends with. */
@@ -486,19 +487,13 @@ export class ResponseStream<
       try {
         const result = listener(event)
         if (result instanceof Promise)
-          result.catch((error: unknown) => this.#reportConsumer(`A listener for "${type}"`, error))
+          result.catch((error: unknown) => this.#hooks.onThrown(`A listener for "${type}"`, error))
       } catch (error) {
-        this.#reportConsumer(`A listener for "${type}"`, error)
+        this.#hooks.onThrown(`A listener for "${type}"`, error)
       }
     }
     known.set(listener, guarded)
     return guarded
-  }
-
-  #reportConsumer(what: string, cause: unknown): void {
-    this.#hooks.onError(
-      new ConsumerError('consumer_error', `${what} threw; the run goes on.`, { phase: 'consume', cause }),
-    )
   }
 
   #onSettled(callback: () => void): void {
@@ -576,7 +571,7 @@ export class ResponseStream<
       },
       onQueued: (milliseconds) => this.#metrics.onQueued(milliseconds),
       afterSuccess: (callback) => void isValid.then((isSo) => isSo && callback()),
-      onConsumerError: (name, cause) => this.#reportConsumer(`\`${name}\``, cause),
+      onConsumerError: (name, cause) => this.#hooks.onThrown(`\`${name}\``, cause),
       afterEnd: (callback) => void isValid.then((isSo) => callback(isSo ? undefined : this.#error)),
     }
     return toBatches(this.#options.stream(this.#request, context))
@@ -929,7 +924,9 @@ export class ResponseStream<
   #fail(cause: unknown): void {
     if (this.#isSettled) return
     const { provider, model } = this.#options
-    const error = ownError(asLLMError(cause, this.#phase))
+    let error = asLLMError(cause, this.#phase)
+    // Another run may have failed with the same: what arrived there is its own.
+    if ('partial' in error) error = copyError(error, ['partial', 'attempts', 'attempt', 'usage', 'metrics'])
     if (!(error instanceof AbortedError)) {
       // What came before the failure is heard of before it; whoever hears of it may end the run by himself.
       this.#batcher?.flush()
@@ -977,7 +974,7 @@ export class ResponseStream<
     this.#options.signal?.removeEventListener('abort', this.#onSignal)
     if (!this.#hasFinished) {
       this.#controller.abort(this.#error)
-      if (this.#source) void leave(this.#source)
+      void leave(this.#source)
     }
     for (const callback of this.#settle.splice(0)) callback()
     this.#watchers.clear()
@@ -993,8 +990,7 @@ export class ResponseStream<
   /** Asks once more after the evidence, so that a provider can keep its connection and a middleware do its last work. */
   async #endByItself(source: Batches, controller: AbortController): Promise<void> {
     const timer = setTimeout(() => controller.abort(), graceMs)
-    // Not there in browsers, where nothing is kept alive by a timer.
-    ;(timer as { unref?: () => void }).unref?.()
+    keepAlive(timer, false)
     try {
       const { done } = await source.next()
       if (!done) await source.return?.()
@@ -1018,22 +1014,6 @@ function endsDeltas({ type }: StreamEvent): boolean {
     default:
       return false
   }
-}
-
-/** Leaves a source early. Nobody waits for it: it may hang or fail in doing so. */
-async function leave(source: Batches): Promise<void> {
-  try {
-    await source.return?.()
-  } catch {
-    // The run has its outcome already.
-  }
-}
-
-/** The error for this run alone: one that another run failed with already has what arrived there. */
-function ownError(error: LLMError): LLMError {
-  if (!('partial' in error)) return error
-  const { partial: _, attempts: __, attempt: ___, usage: ____, ...facts } = Object.getOwnPropertyDescriptors(error)
-  return Object.create(Object.getPrototypeOf(error) as object, facts) as LLMError
 }
 
 function outOfTime(timeoutMs: number): LLMTimeoutError {

@@ -1,6 +1,7 @@
 import { AbortedError, ConsumerError, type ErrorCode, type LLMError } from './errors.ts'
 import type { FinishReason, Metrics, StreamEvent, Target, Usage } from './events.ts'
 import type { AskedTarget, AttemptFailure } from './provider.ts'
+import { keepAlive } from './timers.ts'
 
 /** Which run a hook is told of. */
 export interface RunIdentity extends Target {
@@ -114,8 +115,8 @@ export class RunHooks {
     this.#alertTimer = setTimeout(() => {
       this.#call('onAlert', { ...this.#identity, alert: 'timeToFirstByteMs', limitMs })
     }, limitMs)
-    // Nobody waits for an alert. Browsers have no such thing.
-    ;(this.#alertTimer as { unref?: () => void }).unref?.()
+    // Nobody waits for an alert.
+    keepAlive(this.#alertTimer, false)
   }
 
   onAsked(asked: AskedTarget): void {
@@ -189,15 +190,17 @@ export class RunHooks {
     }
   }
 
+  /** Something of the application's threw, without which the run goes on. */
+  onThrown(what: string, cause: unknown): void {
+    this.onError(new ConsumerError('consumer_error', `${what} threw; the run goes on.`, { phase: 'consume', cause }))
+  }
+
   #call<Name extends Exclude<(typeof hookNames)[number], 'onError'>>(
     name: Name,
     fact: Parameters<NonNullable<ClientHooks[Name]>>[0],
   ): void {
     const hook = this.#hooks[name] as ((told: typeof fact) => unknown) | undefined
-    const report = (cause: unknown): void =>
-      this.onError(
-        new ConsumerError('consumer_error', `\`${name}\` threw; the run goes on.`, { phase: 'consume', cause }),
-      )
+    const report = (cause: unknown): void => this.onThrown(`\`${name}\``, cause)
     try {
       const result = hook?.(fact)
       if (result instanceof Promise) result.catch(report)

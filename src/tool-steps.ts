@@ -1,4 +1,4 @@
-import { checkNumbers } from './check-options.ts'
+import { checkFunctions, checkNumbers } from './check-options.ts'
 import { ConsumerError, UsageError } from './errors.ts'
 import { addUsage, type ToolCallEvent } from './events.ts'
 import type { AssistantMessage, LLMRequest, ToolMessage } from './request.ts'
@@ -52,10 +52,7 @@ export class ToolSteps {
   constructor(request: LLMRequest, options: ToolRunOptions) {
     const { maxSteps = 5, toolConcurrency = 5, stopWhen, onToolApproval, onToolError = 'send' } = options
     checkNumbers('run', { maxSteps, toolConcurrency }, { min: 1, isWhole: true })
-    for (const [name, option] of Object.entries({ stopWhen, onToolApproval })) {
-      if (option !== undefined && typeof option !== 'function')
-        throw new UsageError('invalid_argument', `\`${name}\` of run() must be a function.`)
-    }
+    checkFunctions('run', { stopWhen, onToolApproval })
     if (!['send', 'throw'].includes(onToolError))
       throw new UsageError('invalid_argument', "`onToolError` of run() must be 'send' or 'throw'.")
     const asking = request.tools?.find((tool) => tool.needsApproval !== undefined)

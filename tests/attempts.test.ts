@@ -557,6 +557,7 @@ describe('what one request comes to', () => {
     const first = (await rejectionOf(streamOf(attempts([[start, text('secret')], error])).final())) as LLMError
     const second = (await rejectionOf(streamOf(attempts([[start, text('b')], error])).final())) as LLMError
     expect([first.partial?.text, second.partial?.text]).toEqual(['secret', 'b'])
+    expect([first.metrics?.characters, second.metrics?.characters]).toEqual([6, 1])
     expect(second).toBeInstanceOf(StreamError)
     expect(second).toMatchObject({ name: 'StreamError', code: 'stream_truncated', message: 'Cut.' })
   })
@@ -782,6 +783,23 @@ describe('timeout()', () => {
     const stream = limited(provider, { firstByte: 100 }, [retry()])
     expect(await settled(stream.final())).toMatchObject({ text: 'Hello', metrics: { attempts: 2 } })
     expect(signal?.aborted).toBe(true)
+  })
+
+  test('ends also where the source cannot be left', async () => {
+    const stuck: Provider = {
+      name: 'stuck',
+      model: 'stuck-1',
+      stream: () =>
+        ({
+          batches: () => ({
+            next: () => new Promise(() => undefined),
+            return: () => {
+              throw new Error('stay')
+            },
+          }),
+        }) as never,
+    }
+    expect(await rejectionOf(settled(limited(stuck, { firstByte: 50 }).final()))).toMatchObject({ phase: 'first_byte' })
   })
 
   test('does not count the time in which nobody asks for more', async () => {

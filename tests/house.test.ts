@@ -82,6 +82,7 @@ const contracts = new Set([
   'errors',
   'schema',
   'snapshot',
+  'timers',
   'tool',
 ])
 const providers = house.flatMap(({ name }) => (name.startsWith('providers/') ? [name.slice('providers/'.length)] : []))

@@ -2,13 +2,14 @@ import { AbortedError, asLLMError, describeError, type LLMError, StreamError } f
 import type { RestartEvent, StreamEvent, Target } from '../events.ts'
 import {
   type AttemptFailure,
+  batchesOf,
   fromBatches,
   isVisible,
   type ProviderContext,
   type StreamEvents,
-  toBatches,
 } from '../provider.ts'
 import type { LLMRequest } from '../request.ts'
+import { sleep } from '../timers.ts'
 
 /** What follows a failed attempt. */
 export interface NextAttempt {
@@ -58,7 +59,7 @@ async function* readAttempts(
     let hasContent = false
     try {
       const events = policy.open({ ...context, attempt })
-      for await (let batch of { [Symbol.asyncIterator]: () => toBatches(events) }) {
+      for await (let batch of batchesOf(events)) {
         hasContent ||= batch.some(isContent)
         if (!hasContent && batch.some(isStop) && (!seen || mayRestart) && policy.refusesEmpty?.())
           throw describeError(emptyAnswer(), targetOf([...(held ?? []), ...batch]) ?? seen ?? {})
@@ -92,7 +93,10 @@ async function* readAttempts(
       if (!held) reason = { code: error.code, message: error.message }
       const { provider, model } = error
       context.onAttemptFailed?.({ attempt, provider, model, error, ...next })
-      await sleep(next.delayMs, signal)
+      // Whoever heard of the failure may have ended the run.
+      await sleep(next.delayMs, signal).catch((cause: unknown) => {
+        throw new AbortedError(cause, { phase: 'connect' })
+      })
     }
   }
 }
@@ -115,25 +119,6 @@ function emptyAnswer(): StreamError {
 function targetOf(batch: readonly StreamEvent[]): Target | undefined {
   const start = batch.find((event) => event.type === 'start')
   return start && { provider: start.provider, model: start.model }
-}
-
-/** @throws AbortedError as soon as the signal fires. */
-async function sleep(milliseconds: number, signal: AbortSignal): Promise<void> {
-  const aborted = (): AbortedError => new AbortedError(signal.reason, { phase: 'connect' })
-  // Whoever heard of the failure may have ended the run.
-  if (signal.aborted) throw aborted()
-  if (milliseconds === 0) return
-  await new Promise<void>((resolve, reject) => {
-    const onAbort = (): void => {
-      clearTimeout(timer)
-      reject(aborted())
-    }
-    const timer = setTimeout(() => {
-      signal.removeEventListener('abort', onAbort)
-      resolve()
-    }, milliseconds)
-    signal.addEventListener('abort', onAbort, { once: true })
-  })
 }
 
 /** Asks a function of the user's whether to go on; one that throws is told of, and does not hide what it was asked about. */

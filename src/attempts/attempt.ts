@@ -13,6 +13,9 @@ import type { StreamEvent } from '../events.ts'
 import type { StreamFunction } from '../middleware.ts'
 import {
   type AttemptTimeouts,
+  type Batches,
+  fromBatches,
+  leave,
   notStreamed,
   type Provider,
   type ProviderContext,
@@ -20,9 +23,10 @@ import {
   toBatches,
 } from '../provider.ts'
 import type { LLMRequest } from '../request.ts'
+import { keepAlive } from '../timers.ts'
 import { withToolInput } from '../tool-input/with-tool-input.ts'
+import { defined } from './timeout.ts'
 
-type Batches = AsyncIterator<readonly StreamEvent[], unknown, undefined>
 type Limit = keyof AttemptTimeouts
 type Pending = PromiseWithResolvers<IteratorResult<readonly StreamEvent[], undefined>>
 
@@ -45,13 +49,8 @@ function kindOf({ tools = [], output }: LLMRequest): string {
 export function attemptOf(provider: Provider): StreamFunction {
   if (provider.members) return (request, context) => provider.stream(request, context)
   return withToolInput(provider, (request, context) => {
-    const batches = (): Batches => new Attempt(provider, request, context)
-    return { batches, [Symbol.asyncIterator]: () => singly(batches()) }
+    return fromBatches(() => new Attempt(provider, request, context))
   })
-}
-
-async function* singly(batches: Batches): AsyncGenerator<StreamEvent, void, undefined> {
-  for await (const batch of { [Symbol.asyncIterator]: () => batches }) yield* batch
 }
 
 /** How far an attempt has come. */
@@ -310,24 +309,14 @@ class Attempt implements Batches {
   /** Closes the connection of an attempt that failed for us, not for its provider. */
   #leave(reason: unknown): void {
     this.#controller.abort(reason)
-    this.#source?.return?.().then(undefined, () => undefined)
+    void leave(this.#source)
   }
-}
-
-function defined(timeouts: AttemptTimeouts = {}): AttemptTimeouts {
-  return Object.fromEntries(Object.entries(timeouts).filter(([, limit]) => limit !== undefined))
 }
 
 function notInBatches(provider: string): StreamError {
   return new StreamError('provider_error', `\`batches()\` of ${provider} must yield lists of events.`, {
     phase: 'stream',
   })
-}
-
-/** Browsers have no such thing: there, nothing is kept alive by a timer. */
-function keepAlive(timer: { ref?: () => void; unref?: () => void }, isWanted: boolean): void {
-  if (isWanted) timer.ref?.()
-  else timer.unref?.()
 }
 
 function isOutput(type: StreamEvent['type']): boolean {

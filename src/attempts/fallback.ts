@@ -1,4 +1,4 @@
-import { checkNumbers, checkOptions } from '../check-options.ts'
+import { checkFunctions, checkNumbers, checkOptions } from '../check-options.ts'
 import { type ErrorCode, type LLMError, PolicyError, UsageError } from '../errors.ts'
 import type { StreamFunction } from '../middleware.ts'
 import type { Provider } from '../provider.ts'
@@ -70,8 +70,7 @@ export function fallback(
   checkOptions('fallback()', options, ['coolDown', 'fallbackOn'] satisfies (keyof FallbackOptions)[])
   const { coolDown = 30_000, fallbackOn = isCurableElsewhere } = options
   checkNumbers('fallback', { coolDown })
-  if (typeof fallbackOn !== 'function')
-    throw new UsageError('invalid_argument', '`fallbackOn` of fallback() must be a function.')
+  checkFunctions('fallback', { fallbackOn })
   const members = providers.map((provider): Member => ({ stream: attemptOf(provider), coolUntil: 0 }))
 
   /** Those that may work first, in the order given; then the others, beginning with the one that failed longest ago. */

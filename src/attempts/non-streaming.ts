@@ -1,5 +1,5 @@
 import { UsageError } from '../errors.ts'
-import type { Provider } from '../provider.ts'
+import { leavesOf, type Provider } from '../provider.ts'
 import { attemptOf } from './attempt.ts'
 
 /**
@@ -33,8 +33,4 @@ export function nonStreaming(provider: Provider): Provider {
     members: [provider],
     stream: (request, context) => attempt(request, { ...context, streaming: false }),
   }
-}
-
-function leavesOf(provider: Provider): readonly Provider[] {
-  return provider.members?.flatMap(leavesOf) ?? [provider]
 }

@@ -1,5 +1,5 @@
-import { checkNumbers, checkOptions } from '../check-options.ts'
-import { type LLMError, PolicyError, UsageError } from '../errors.ts'
+import { checkFunctions, checkNumbers, checkOptions } from '../check-options.ts'
+import { type LLMError, PolicyError } from '../errors.ts'
 import type { Target } from '../events.ts'
 import type { Middleware } from '../middleware.ts'
 import { isWanted, type NextAttempt, streamAttempts } from './attempt-sequence.ts'
@@ -58,10 +58,7 @@ export function retry(options: RetryOptions = {}): Middleware {
   checkNumbers('retry', { attempts }, { min: 1, isWhole: true })
   checkNumbers('retry', { baseDelay, maxDelay, maxRetryAfter })
   checkNumbers('retry', { budget }, { mayBeOff: true })
-  for (const [name, option] of Object.entries({ retryOn, random })) {
-    if (typeof option !== 'function')
-      throw new UsageError('invalid_argument', `\`${name}\` of retry() must be a function.`)
-  }
+  checkFunctions('retry', { retryOn, random })
   const reserve = budget === false ? undefined : new RetryBudget(budget)
 
   /** How long to wait after the `failures`th failure; `undefined` for longer than is sensible. */

@@ -1,4 +1,5 @@
 import type { Deadline } from '../provider.ts'
+import { keepAlive } from '../timers.ts'
 
 const defaultTotal = 600_000
 const defaultValidation = 5000
@@ -26,8 +27,8 @@ export class RunDeadline implements Deadline {
     this.#total = total
     if (total === false || this.#isOver) return
     this.#timer = setTimeout(() => this.#onExpired(total), this.remainingMs)
-    // What is waited for keeps the process alive; a limit alone must not. Browsers have no such thing.
-    ;(this.#timer as { unref?: () => void }).unref?.()
+    // What is waited for keeps the process alive; a limit alone must not.
+    keepAlive(this.#timer, false)
   }
 
   limitValidation(milliseconds: number | false): void {

@@ -23,10 +23,15 @@ export function timeout(options: TimeoutOptions = {}): Middleware {
   checkOptions('timeout()', options, names)
   checkNumbers('timeout', options, { min: 1, mayBeOff: true })
   const { total, validate, ...limits } = options
-  const timeouts = Object.fromEntries(Object.entries(limits).filter(([, limit]) => limit !== undefined))
+  const timeouts = defined(limits)
   return (next) => (request, context) => {
     if (total !== undefined) context.deadline?.limit(total)
     if (validate !== undefined) context.deadline?.limitValidation(validate)
     return next(request, { ...context, timeouts: { ...context.timeouts, ...timeouts } })
   }
+}
+
+/** Those limits that are set, so that others stand beside them. */
+export function defined(timeouts: AttemptTimeouts = {}): AttemptTimeouts {
+  return Object.fromEntries(Object.entries(timeouts).filter(([, limit]) => limit !== undefined))
 }

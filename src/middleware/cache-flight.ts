@@ -1,9 +1,7 @@
-import { AbortedError, isLLMError, LimitError, type LLMError } from '../errors.ts'
+import { AbortedError, copyError, LimitError } from '../errors.ts'
 import type { StreamEvent } from '../events.ts'
-import { type ProviderContext, type StreamEvents, toBatches } from '../provider.ts'
+import { type Batches, leave, type ProviderContext, type StreamEvents, toBatches } from '../provider.ts'
 import { continues, isDelta } from './cache-entry.ts'
-
-type Batches = AsyncIterator<readonly StreamEvent[], unknown, undefined>
 
 /** A place in the log: an event, and how much of its delta was read. */
 interface Place {
@@ -98,11 +96,11 @@ export class Flight {
   }
 
   async #next(): Promise<Reading | undefined> {
-    if (this.#error) throw copyOf(this.#error.cause)
+    if (this.#error) throw copyError(this.#error.cause)
     if (this.#isOver) return undefined
     if (!this.#reading) return (this.#reading = this.#take())
     return this.#reading.catch((cause: unknown) => {
-      throw copyOf(cause)
+      throw copyError(cause)
     })
   }
 
@@ -118,7 +116,7 @@ export class Flight {
       return { batch: value, end: this.#end }
     } catch (cause) {
       // A copy, since each run adds its own facts to its error.
-      this.#error = { cause: copyOf(cause) }
+      this.#error = { cause: copyError(cause) }
       this.#over()
       throw cause
     }
@@ -179,17 +177,8 @@ export class Flight {
     if (!this.#readers.delete(context) || this.#readers.size > 0 || this.#isOver) return
     this.#over()
     this.#controller.abort(context.signal.reason)
-    // Nobody waits for it: it may hang or fail in doing so.
-    this.#source.return?.().then(undefined, () => undefined)
+    void leave(this.#source)
   }
-}
-
-/** The error as another run may have it. */
-function copyOf(cause: unknown): unknown {
-  if (!isLLMError(cause)) return cause
-  const { stack: _, ...facts } = Object.getOwnPropertyDescriptors(cause) as PropertyDescriptorMap
-  const copy = Object.setPrototypeOf(new Error(cause.message), Object.getPrototypeOf(cause) as object) as LLMError
-  return Object.defineProperties(copy, { ...facts, stack: { value: cause.stack, configurable: true, writable: true } })
 }
 
 function tooLong(maxLength: number): LimitError {

@@ -1,8 +1,8 @@
-import { checkNumbers, checkOptions } from '../check-options.ts'
+import { checkFunctions, checkNumbers, checkOptions } from '../check-options.ts'
 import { LLMTimeoutError, UsageError } from '../errors.ts'
 import type { StreamEvent, Target } from '../events.ts'
 import type { Middleware } from '../middleware.ts'
-import { fromBatches, isVisible, type ProviderContext, type StreamEvents, toBatches } from '../provider.ts'
+import { fromBatches, isVisible, type ProviderContext, type StreamEvents, batchesOf } from '../provider.ts'
 import type { LLMRequest } from '../request.ts'
 import { fromEntry, replay, toEntry } from './cache-entry.ts'
 import { Flight } from './cache-flight.ts'
@@ -70,10 +70,7 @@ export function cache(options: CacheOptions = {}): Middleware {
   checkNumbers('cache', { ttl }, { min: 1, max: Number.MAX_SAFE_INTEGER, mayBeOff: true })
   checkNumbers('cache', { timeout })
   checkNumbers('cache', { maxLength }, { min: 1, max: Number.MAX_SAFE_INTEGER })
-  for (const [name, option] of Object.entries({ key, onError })) {
-    if (option !== undefined && typeof option !== 'function')
-      throw new UsageError('invalid_argument', `\`${name}\` of cache() must be a function.`)
-  }
+  checkFunctions('cache', { key, onError })
   if (scope !== undefined && typeof scope !== 'function' && !isName(scope))
     throw new UsageError('invalid_argument', '`scope` of cache() must be a text, or a function that returns one.')
   if (store !== undefined && !isStore(store)) {
@@ -120,7 +117,7 @@ export function cache(options: CacheOptions = {}): Middleware {
       const open = (flightContext: ProviderContext): StreamEvents => next(request, flightContext)
       const hash = target && (await keyOf(request, target))
       if (hash === undefined) {
-        yield* { [Symbol.asyncIterator]: () => toBatches(open(context)) }
+        yield* batchesOf(open(context))
         return
       }
       const answers = await openStore()

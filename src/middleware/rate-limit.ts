@@ -2,7 +2,8 @@ import type PQueue from 'p-queue'
 import { checkNumbers, checkOptions, maxTimerMs } from '../check-options.ts'
 import { AbortedError, ConnectionError, LimitError, LLMTimeoutError, UsageError } from '../errors.ts'
 import type { Middleware } from '../middleware.ts'
-import { fromBatches, type ProviderContext, toBatches } from '../provider.ts'
+import { batchesOf, fromBatches, type ProviderContext } from '../provider.ts'
+import { sleep } from '../timers.ts'
 import type { LLMRequest } from '../request.ts'
 
 /** Counts requests where all machines see it, e.g. a `RateLimiterRedis` of `rate-limiter-flexible`. */
@@ -110,7 +111,7 @@ export function rateLimit(options: RateLimitOptions): Middleware {
       const Queue = await (loading ??= loadQueue())
       const leave = await lineOf(name as string, Queue).enter(context)
       try {
-        for await (const batch of { [Symbol.asyncIterator]: () => toBatches(next(request, context)) }) {
+        for await (const batch of batchesOf(next(request, context))) {
           // Whoever stops reading here has the whole answer.
           if (batch.at(-1)?.type === 'finish') leave()
           yield batch
@@ -247,22 +248,6 @@ class Line {
       signal.throwIfAborted()
     }
   }
-}
-
-/** Rejects as soon as the signal fires. */
-function sleep(milliseconds: number, signal: AbortSignal): Promise<void> {
-  if (milliseconds <= 0) return Promise.resolve()
-  return new Promise((resolve, reject) => {
-    const onAbort = (): void => {
-      clearTimeout(timer)
-      reject(signal.reason)
-    }
-    const timer = setTimeout(() => {
-      signal.removeEventListener('abort', onAbort)
-      resolve()
-    }, milliseconds)
-    signal.addEventListener('abort', onAbort, { once: true })
-  })
 }
 
 async function loadQueue(): Promise<typeof PQueue> {

@@ -1,6 +1,6 @@
 import type { StreamEvent, ToolInputChannel } from '../events.ts'
 import type { StreamFunction } from '../middleware.ts'
-import { fromBatches, type ProviderContext, toBatches } from '../provider.ts'
+import { fromBatches, type ProviderContext, batchesOf } from '../provider.ts'
 import type { LLMRequest } from '../request.ts'
 
 /** A way to have tools called that goes through the text of an answer. */
@@ -50,7 +50,7 @@ async function* readBatches(
   let reader = channel.createReader(request)
   let out: StreamEvent[] = []
   try {
-    for await (const batch of { [Symbol.asyncIterator]: () => toBatches(events) }) {
+    for await (const batch of batchesOf(events)) {
       for (const event of batch) {
         // What the failed attempt had begun is no part of the new one.
         if (event.type === 'restart') reader = channel.createReader(request)

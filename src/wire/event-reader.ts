@@ -1,4 +1,5 @@
 import { LimitError, StreamError } from '../errors.ts'
+import { keepAlive } from '../timers.ts'
 
 export interface WireLimits {
   /** Longest single event, in characters. Default 67,108,864: images travel in events. */
@@ -88,8 +89,7 @@ export abstract class EventReader {
   drain(): void {
     if (this.#isDone) return
     const timer = setTimeout(() => this.cancel(), drainMs)
-    // Not there in browsers, where nothing is kept alive by a timer.
-    ;(timer as { unref?: () => void }).unref?.()
+    keepAlive(timer, false)
     const next = (): Promise<void> => this.#reader.read().then(({ done }) => (done ? undefined : next()))
     next()
       .catch(() => undefined)
