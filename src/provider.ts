@@ -63,11 +63,12 @@ export interface ProviderContext {
   readonly onFirstByte?: (() => void) | undefined
   /** To be told how long the request waited for its turn, in milliseconds. */
   readonly onQueued?: ((milliseconds: number) => void) | undefined
-  /** Calls back once the answer is known to be complete and valid; never where it is not. Nobody waits for the callback. */
-  readonly afterSuccess?: ((callback: () => void) => void) | undefined
   /** To be told that a function of the user's threw where the run goes on without it; `name` is what it is called. */
   readonly onConsumerError?: ((name: string, cause: unknown) => void) | undefined
-  /** Calls back once the run is over, with the error it ended with. Nobody waits for the callback, which must not throw. */
+  /**
+   * Calls back once the run is over, or in a run of several steps the step, with the error it ended with: without one the answer
+   * was complete and valid. Nobody waits for the callback, which must not throw.
+   */
   readonly afterEnd?: ((callback: (error: LLMError | undefined) => void) => void) | undefined
 }
 

@@ -413,6 +413,31 @@ describe('a store that does not do its work costs no answer', () => {
     const { ask } = cached(hello, { store: { get: () => entry, set: () => undefined } })
     expect(await rejectionOf(ask({ tools: [answer] }).final())).toMatchObject({ code: 'schema_mismatch' })
   })
+
+  test.each([
+    ['deleted', new Map<string, string>()],
+    ['overwritten where the store cannot delete', undefined],
+  ])('an answer that its validator refuses by now is asked for anew: %s', async (_, map) => {
+    const entries = new Map<string, string>()
+    const store = map ?? {
+      get: (key: string) => entries.get(key),
+      set: (key: string, value: string) => entries.set(key, value),
+    }
+    let isStrict = false
+    const rule = z.object({ text: z.string() }).refine(() => !isStrict)
+    const script = [[start, ...call('1', '{"text":"x"}'), finish()]]
+    const { ask, provider, errors } = cached(script, { store })
+    const request = { tools: [tool({ name: 'answer', input: rule })] }
+    await ask(request).final()
+    await stored()
+    isStrict = true
+    expect(await rejectionOf(ask(request).final())).toMatchObject({ code: 'schema_mismatch' })
+    await stored()
+    isStrict = false
+    expect((await ask(request).final()).metrics.cached).toBe(false)
+    expect(provider.requests).toHaveLength(2)
+    expect(errors).toEqual([])
+  })
 })
 
 describe('equal requests at the same time', () => {

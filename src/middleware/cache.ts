@@ -1,5 +1,5 @@
 import { checkFunctions, checkNumbers, checkOptions } from '../check-options.ts'
-import { LLMTimeoutError, UsageError } from '../errors.ts'
+import { LLMTimeoutError, OutputError, UsageError } from '../errors.ts'
 import type { StreamEvent, Target } from '../events.ts'
 import type { Middleware } from '../middleware.ts'
 import { fromBatches, isVisible, type ProviderContext, type StreamEvents, batchesOf } from '../provider.ts'
@@ -15,6 +15,8 @@ export interface CacheStore {
   get(key: string): unknown
   /** `ttl` in milliseconds; unset for no end. */
   set(key: string, value: string, ttl?: number): unknown
+  /** For answers that their validator refuses by now. Without it they are overwritten with an empty text. */
+  delete?(key: string): unknown
 }
 
 /** Times in milliseconds. */
@@ -53,7 +55,7 @@ const names: readonly string[] = [
 
 /**
  * Gives an answer that was given before to an equal request, marked `cached` and each part in one delta; it is validated like
- * any other. Only answers that are complete and valid are kept: none that was cut, refused or cancelled. Equal means: the same
+ * any other, and forgotten where its validator refuses it by now. Only answers that are complete and valid are kept: none that was cut, refused or cancelled. Equal means: the same
  * target, messages, tools, schemas and options; who may share answers is for `scope` to say. Two targets of one name on
  * different servers need stores, or a `key`, of their own.
  *
@@ -67,10 +69,10 @@ const names: readonly string[] = [
 export function cache(options: CacheOptions = {}): Middleware {
   checkOptions('cache()', options, names)
   const { ttl = 3_600_000, timeout = 250, maxLength = 1_000_000, store, key, scope, onError } = options
-  checkNumbers('cache', { ttl }, { min: 1, max: Number.MAX_SAFE_INTEGER, mayBeOff: true })
-  checkNumbers('cache', { timeout })
-  checkNumbers('cache', { maxLength }, { min: 1, max: Number.MAX_SAFE_INTEGER })
-  checkFunctions('cache', { key, onError })
+  checkNumbers('cache()', { ttl }, { min: 1, max: Number.MAX_SAFE_INTEGER, mayBeOff: true })
+  checkNumbers('cache()', { timeout })
+  checkNumbers('cache()', { maxLength }, { min: 1, max: Number.MAX_SAFE_INTEGER })
+  checkFunctions('cache()', { key, onError })
   if (scope !== undefined && typeof scope !== 'function' && !isName(scope))
     throw new UsageError('invalid_argument', '`scope` of cache() must be a text, or a function that returns one.')
   if (store !== undefined && !isStore(store)) {
@@ -122,6 +124,15 @@ export function cache(options: CacheOptions = {}): Middleware {
       }
       const answers = await openStore()
       const limited = withinBudget(timeout)
+      const change = async (action: () => unknown): Promise<void> => {
+        try {
+          await limited(action)
+        } catch (error) {
+          report(error, 'set')
+        }
+      }
+      const forget = (): Promise<void> =>
+        change(() => (answers.delete ? answers.delete(hash) : answers.set(hash, '', 1)))
       // What the one may see must be for the other too.
       const shared = `${hash} ${request.onInterrupted ?? 'fail'} ${context.streaming ?? true}`
       if (!flights.has(shared)) {
@@ -133,6 +144,8 @@ export function cache(options: CacheOptions = {}): Middleware {
         }
         const events = fromEntry(entry, request)
         if (events) {
+          // Its validator may have changed since.
+          context.afterEnd?.((error) => void (error instanceof OutputError && forget()))
           yield replay(events, context.attempt)
           return
         }
@@ -142,16 +155,12 @@ export function cache(options: CacheOptions = {}): Middleware {
         const entry = kept.has(flight) ? undefined : toEntry(flight.events)
         if (entry === undefined) return
         kept.add(flight)
-        try {
-          await limited(() => answers.set(hash, entry, ttl === false ? undefined : ttl))
-        } catch (error) {
-          report(error, 'set')
-        }
+        await change(() => answers.set(hash, entry, ttl === false ? undefined : ttl))
       }
       const leading = flights.get(shared)
       if (leading) {
         // Who began it may have left.
-        context.afterSuccess?.(() => void keep(leading))
+        context.afterEnd?.((error) => void (error ?? keep(leading)))
         let held: StreamEvent[] | undefined = []
         try {
           for await (const batch of leading.read(context)) {
@@ -172,7 +181,7 @@ export function cache(options: CacheOptions = {}): Middleware {
         if (flights.get(shared) === flight) flights.delete(shared)
       })
       if (!leading) flights.set(shared, flight)
-      context.afterSuccess?.(() => void keep(flight))
+      context.afterEnd?.((error) => void (error ?? keep(flight)))
       yield* flight.read(context)
     }
 
@@ -222,6 +231,7 @@ async function inMemory(): Promise<CacheStore> {
   return {
     get: (name) => answers.get(name),
     set: (name, value, ttl) => answers.set(name, value, ttl === undefined ? {} : { ttl }),
+    delete: (name) => answers.delete(name),
   }
 }
 
