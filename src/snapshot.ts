@@ -1,3 +1,5 @@
+import type { Message } from './request.ts'
+
 /** One tool call of an unfinished answer. */
 export interface PartialToolCall {
   readonly toolCallId: string
@@ -17,4 +19,6 @@ export interface Snapshot {
   readonly toolCalls: readonly PartialToolCall[]
   /** What there is of the output, where the request asks for one; as `input` of a partial call. */
   readonly output: unknown
+  /** What a run of several steps has finished, results of its tools included: append it to the conversation to go on from there. */
+  readonly messages: readonly Message[]
 }

@@ -256,7 +256,7 @@ describe('a run', () => {
     const provider = scriptedProvider(hello)
     const stream = streamOf(provider)
     const loop = stream[Symbol.asyncIterator]()
-    expect(stream.snapshot()).toEqual({ text: '', reasoning: '', toolCalls: [] })
+    expect(stream.snapshot()).toEqual({ text: '', reasoning: '', toolCalls: [], messages: [] })
     await turn()
     expect(provider.requests).toHaveLength(0)
     await loop.next()
@@ -763,7 +763,7 @@ describe('snapshot()', () => {
     const loop = stream[Symbol.asyncIterator]()
     await loop.next()
     const { toolCalls, ...rest } = stream.snapshot()
-    expect(rest).toEqual({ text: 'Hello', reasoning: 'Hm.' })
+    expect(rest).toEqual({ text: 'Hello', reasoning: 'Hm.', messages: [] })
     expect(toolCalls).toMatchObject([{ toolCallId: '1', toolName: 'answer', inputText, complete: false }])
     await loop.return!()
     return toolCalls[0]!.input
@@ -791,8 +791,8 @@ describe('snapshot()', () => {
     const shown: unknown[] = []
     for await (const _ of stream) shown.push(stream.snapshot())
     const whole = { toolCallId: '1', toolName: 'answer', inputText: '{"a":1}', input: { a: 1 }, complete: true }
-    expect(stream.snapshot()).toEqual({ text: 'Hello', reasoning: '', toolCalls: [whole] })
-    expect(shown[1]).toEqual({ text: 'Hel', reasoning: '', toolCalls: [] })
+    expect(stream.snapshot()).toEqual({ text: 'Hello', reasoning: '', toolCalls: [whole], messages: [] })
+    expect(shown[1]).toEqual({ text: 'Hel', reasoning: '', toolCalls: [], messages: [] })
     expect(shown.at(-1)).toEqual(stream.snapshot())
   })
 })
@@ -1095,6 +1095,7 @@ describe('an answer that is not whole', () => {
       text: '',
       reasoning: '',
       toolCalls: [{ toolCallId: '1', toolName: 'answer', inputText: '{"a":"b"}', input: { a: 'b' }, complete: true }],
+      messages: [],
     })
   })
 

@@ -706,6 +706,31 @@ describe('beneath retry() and fallback()', () => {
     expect(error.attempts).toHaveLength(2)
   })
 
+  test('the error of a later step has what is to be appended to go on from there, so that no tool runs twice', async () => {
+    const messages = [{ role: 'user' as const, content: 'Weather?' }]
+    const first = runOf(stepsOf(calling(['a', 'weather', { city: 'Rome' }]), [[start, text('It')]]), [weather], {
+      messages,
+    })
+    const { partial } = (await rejectionOf(first.final())) as LLMError
+    expect(partial).toMatchObject({ text: 'It', toolCalls: [] })
+    expect(partial!.messages.map(({ role }) => role)).toEqual(['assistant', 'tool'])
+    const second = stepsOf(saying('It is sunny.'))
+    expect(await runOf(second, [weather], { messages: [...messages, ...partial!.messages] }).final()).toMatchObject({
+      text: 'It is sunny.',
+    })
+    expect(second.requests[0]!.messages).toHaveLength(3)
+  })
+
+  test('progress never goes back from step to step, and is 1 at the end only', async () => {
+    const provider = stepsOf(calling(['a', 'weather', { city: 'Rome' }]), saying('It is sunny.'))
+    const events = await collect(runOf(provider, [weather], { progress: true }))
+    const ratios = events.flatMap((event) => (event.type === 'progress' ? [event.ratio] : []))
+    expect(ratios.length).toBeGreaterThan(1)
+    expect(ratios).toEqual([...new Set(ratios)].sort((a, b) => a - b))
+    expect(events.at(-2)).toMatchObject({ type: 'progress', ratio: 1 })
+    expect(ratios.indexOf(1)).toBe(ratios.length - 1)
+  })
+
   test('the error of a later step has the tokens of all', async () => {
     const provider = stepsOf(calling(['a', 'weather', { city: 'Rome' }]), [[start, { type: 'usage', usage }]])
     expect(await rejectionOf(runOf(provider, [weather]).final())).toMatchObject({
@@ -724,7 +749,9 @@ describe('beneath retry() and fallback()', () => {
       (next) => (request, context) => {
         const step = ++count
         signals.push(context.signal)
-        context.afterSuccess?.(() => valid.push(step))
+        context.afterEnd?.((error) => {
+          if (!error) valid.push(step)
+        })
         return next(request, context)
       },
     ]
