@@ -43,7 +43,7 @@ export function checkNumbers(
     if (isNumber) continue
     throw new UsageError(
       'invalid_argument',
-      `\`${name}\` of ${caller}() must be a ${isWhole ? 'whole ' : ''}number from ${min} to ${max}${mayBeOff ? ', or false for none' : ''}.`,
+      `\`${name}\` of ${caller} must be a ${isWhole ? 'whole ' : ''}number from ${min} to ${max}${mayBeOff ? ', or false for none' : ''}.`,
     )
   }
 }
@@ -52,6 +52,6 @@ export function checkNumbers(
 export function checkFunctions(caller: string, options: object): void {
   for (const [name, option] of Object.entries(options) as [string, unknown][]) {
     if (option !== undefined && typeof option !== 'function')
-      throw new UsageError('invalid_argument', `\`${name}\` of ${caller}() must be a function.`)
+      throw new UsageError('invalid_argument', `\`${name}\` of ${caller} must be a function.`)
   }
 }

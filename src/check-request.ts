@@ -1,6 +1,6 @@
 import type { StreamRequest } from './client.ts'
-import { checkOptions } from './check-options.ts'
-import { checkBatch } from './delta-batcher.ts'
+import { checkNumbers, checkOptions } from './check-options.ts'
+import type { BatchOptions } from './delta-batcher.ts'
 import { UsageError } from './errors.ts'
 import type { Tool } from './tool.ts'
 
@@ -115,6 +115,18 @@ export function checkRequest(request: StreamRequest, provider: string): void {
     const isObject = typeof options === 'object' && options !== null
     expect(isObject, `\`providerOptions\` is keyed by provider name: { ${provider}: { ${name}: … } }`)
   }
+}
+
+/** @throws UsageError where it is no `BatchOptions`. */
+export function checkBatch(batch: BatchOptions | false | undefined): void {
+  if (batch === undefined || batch === false) return
+  checkOptions('`batch`', batch, ['chars', 'deltas', 'at', 'maxWait'] satisfies (keyof BatchOptions)[])
+  const { chars, deltas, at, maxWait } = batch
+  checkNumbers('`batch`', { chars, deltas }, { min: 1, isWhole: true })
+  checkNumbers('`batch`', { maxWait }, { min: 1 })
+  expect(at === undefined || ['word', 'sentence'].includes(at), "`at` of `batch` must be 'word' or 'sentence'")
+  const isEmpty = [chars, deltas, at, maxWait].every((option) => option === undefined)
+  expect(!isEmpty, "`batch` must say when: { chars, deltas, at: 'word' | 'sentence', maxWait }")
 }
 
 /** @throws UsageError where it is no `ReplayOptions`. */

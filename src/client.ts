@@ -1,7 +1,7 @@
 import { attemptOf } from './attempts/attempt.ts'
 import { checkFunctions, checkNumbers, checkOptions } from './check-options.ts'
-import { checkReplay, checkRequest } from './check-request.ts'
-import { type BatchOptions, checkBatch } from './delta-batcher.ts'
+import { checkBatch, checkReplay, checkRequest } from './check-request.ts'
+import type { BatchOptions } from './delta-batcher.ts'
 import { UsageError } from './errors.ts'
 import type { ReplayOptions } from './event-log.ts'
 import type {
@@ -21,7 +21,7 @@ import { composeMiddleware, type Middleware, type StreamFunction } from './middl
 import { type OutputDefinition, toOutputFormat } from './output-format.ts'
 import { leavesOf, type Provider } from './provider.ts'
 import type { LLMRequest, ToolChoice } from './request.ts'
-import { SeenSizes } from './progress-estimator.ts'
+import type { SizeStatistics } from './progress-estimator.ts'
 import { eventTypes, type LLMResponse, ResponseStream, type RunOptions, type RunResponse } from './response-stream.ts'
 import { type Alerts, type ClientHooks, hookNames } from './run-hooks.ts'
 import type { JsonSchema } from './schema.ts'
@@ -104,7 +104,7 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
   readonly #options: ClientOptions<DefaultFields>
   readonly #fields: FieldExtractorRegistry
   readonly #stream: StreamFunction
-  readonly #seenSizes = new SeenSizes()
+  readonly #seenSizes: SizeStatistics = new Map()
 
   /** @throws UsageError where an option is missing or malformed. */
   constructor(options: ClientOptions<DefaultFields>) {
@@ -209,7 +209,7 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
   ): Promise<LLMResponse<ToolCallsOf<Tools, Choice>, OutputOf<Tools, Choice, Output>>> {
     checkOptions('generate()', options, ['onEvent'])
     const { onEvent } = options
-    checkFunctions('generate', { onEvent })
+    checkFunctions('generate()', { onEvent })
     const stream = new ResponseStream<
       EventOf<Tools, Definitions, Choice, Output>,
       ToolCallsOf<Tools, Choice>,

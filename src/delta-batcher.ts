@@ -1,5 +1,3 @@
-import { checkNumbers, checkOptions } from './check-options.ts'
-import { UsageError } from './errors.ts'
 import type { FieldDeltaEvent, TextDeltaEvent } from './events.ts'
 
 /** When deltas that wait are joined and delivered: as soon as one of these is so, and always before the field or text ends. */
@@ -15,24 +13,6 @@ export interface BatchOptions {
   readonly at?: 'word' | 'sentence' | undefined
   /** The first character has waited this long, in milliseconds. */
   readonly maxWait?: number | undefined
-}
-
-const names: readonly (keyof BatchOptions)[] = ['chars', 'deltas', 'at', 'maxWait']
-
-/** @throws UsageError that says what to change. */
-export function checkBatch(batch: BatchOptions | false | undefined): void {
-  if (batch === undefined || batch === false) return
-  checkOptions('`batch`', batch, names)
-  const { chars, deltas, at, maxWait } = batch
-  checkNumbers('`batch`', { chars, deltas }, { min: 1, isWhole: true })
-  checkNumbers('`batch`', { maxWait }, { min: 1 })
-  if (at !== undefined && !['word', 'sentence'].includes(at))
-    throw new UsageError('invalid_argument', "`at` of `batch` must be 'word' or 'sentence'.")
-  if ([chars, deltas, at, maxWait].every((option) => option === undefined))
-    throw new UsageError(
-      'invalid_argument',
-      "`batch` must say when: { chars, deltas, at: 'word' | 'sentence', maxWait }.",
-    )
 }
 
 /** A delta with the length of its text so far. */

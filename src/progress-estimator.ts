@@ -27,8 +27,14 @@ interface Statistics {
 }
 
 /** How long the texts of earlier answers were; shared by the runs of a client. */
-export class SeenSizes {
-  readonly #statistics = new Map<string, Statistics>()
+export type SizeStatistics = Map<string, Statistics>
+
+class SeenSizes {
+  readonly #statistics: SizeStatistics
+
+  constructor(statistics: SizeStatistics) {
+    this.#statistics = statistics
+  }
 
   /** The size of a member of a payload, or of a whole text; `undefined` where there was none. */
   get(name: string | undefined, member?: string): SeenSize | undefined {
@@ -75,7 +81,8 @@ export class ProgressEstimator {
   readonly #calls = new Map<string, OpenText>()
   readonly #text: OpenText
 
-  constructor(request: LLMRequest, sizes: SeenSizes) {
+  constructor(request: LLMRequest, statistics: SizeStatistics) {
+    const sizes = new SeenSizes(statistics)
     this.#request = request
     this.#sizes = sizes
     this.#text = request.output

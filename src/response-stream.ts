@@ -1,6 +1,6 @@
 import { EventEmitter } from 'eventemitter3'
 import { AssistantMessageBuilder } from './assistant-message.ts'
-import { type BatchOptions, DeltaBatcher, type TextOrFieldDelta } from './delta-batcher.ts'
+import type { BatchOptions, DeltaBatcher, TextOrFieldDelta } from './delta-batcher.ts'
 import { checkOptions } from './check-options.ts'
 import {
   AbortedError,
@@ -42,8 +42,8 @@ import { RunDeadline } from './attempts/run-deadline.ts'
 import { type AttemptFailure, type Batches, leave, type ProviderContext, toBatches } from './provider.ts'
 import { keepAlive } from './timers.ts'
 import { type Alerts, type ClientHooks, RunHooks } from './run-hooks.ts'
-import { ProgressEstimator, type SeenSizes } from './progress-estimator.ts'
-import { ShownTexts } from './shown-text.ts'
+import type { ProgressEstimator, SizeStatistics } from './progress-estimator.ts'
+import type { ShownTexts } from './shown-text.ts'
 import { RunMetrics } from './run-metrics.ts'
 import type { Snapshot } from './snapshot.ts'
 import { FieldWatcher } from './tool-stream/field-watcher.ts'
@@ -119,7 +119,7 @@ export interface RunOptions {
   readonly replay: ReplayOptions | undefined
   readonly keepAlive: boolean
   /** What the estimates of `progress` learn from; absent where none are wanted. */
-  readonly seenSizes: SeenSizes | undefined
+  readonly seenSizes: SizeStatistics | undefined
   /** Throws where a path cannot exist in the schemas of the tools and the output. */
   readonly checkPath: (path: string) => void
   readonly hooks: ClientHooks
@@ -150,6 +150,13 @@ const listenable: ReadonlySet<string> = new Set([...eventTypes, 'error'])
 
 /** How long the source of a complete answer may take to end. */
 const graceMs = 1000
+
+/** Once loaded, a run that needs them begins as soon as any other. */
+let parts: typeof import('./optional-parts.ts') | undefined
+
+async function loadParts(): Promise<void> {
+  parts = await import('./optional-parts.ts')
+}
 
 type Listener = (event: never) => unknown
 
@@ -189,7 +196,7 @@ export class ResponseStream<
   /** The attempts that failed, and what of them was seen. */
   #failures: AttemptFailure[] = []
   #shown: ShownTexts | undefined
-  readonly #batcher: DeltaBatcher | undefined
+  #batcher: DeltaBatcher | undefined
   #progress: ProgressEstimator | undefined
   /** The last that was said of it, in hundredths. */
   #percent = 0
@@ -237,10 +244,7 @@ export class ResponseStream<
     this.#request = options.request
     this.#accumulator = options.createAccumulator()
     this.#hooks = new RunHooks(options.hooks, options.alerts, { provider: options.provider, model: options.model })
-    this.#progress = this.#createEstimator()
     if (options.replay) this.#log = new EventLog(options.replay.events)
-    this.#shown = this.#createShown()
-    if (options.batch) this.#batcher = new DeltaBatcher(options.batch, (event) => this.#emitJoined(event))
   }
 
   /**
@@ -367,7 +371,8 @@ export class ResponseStream<
 
   /** What has arrived so far, put together on demand. Nothing in it is validated. */
   snapshot(): Snapshot {
-    return { text: this.#message.text, reasoning: this.#message.reasoning, ...this.#accumulator.snapshot() }
+    const messages = this.#request.messages.slice(this.#options.request.messages.length)
+    return { text: this.#message.text, reasoning: this.#message.reasoning, ...this.#accumulator.snapshot(), messages }
   }
 
   /** Stops the run: closes the connection, and ends every loop and promise with an `AbortedError` that carries `reason`. */
@@ -531,6 +536,13 @@ export class ResponseStream<
     }
     this.#isReading = true
     try {
+      if (this.#needsParts && !parts) {
+        loadParts().then(
+          () => this.#readOn(),
+          (error: unknown) => this.#fail(error),
+        )
+        return
+      }
       this.#source ??= this.#open()
       this.#metrics.onRead()
       this.#source.next().then(
@@ -542,8 +554,18 @@ export class ResponseStream<
     }
   }
 
+  #readOn(): void {
+    this.#isReading = false
+    this.#read()
+  }
+
+  get #needsParts(): boolean {
+    const { batch, seenSizes, request } = this.#options
+    return batch !== undefined || seenSizes !== undefined || request.onInterrupted === 'restart'
+  }
+
   #open(): Batches {
-    const { signal, provider, model } = this.#options
+    const { signal, provider, model, batch } = this.#options
     if (signal?.aborted) throw new AbortedError(signal.reason, { phase: this.#phase })
     // Not earlier: a stream that nobody uses leaves no listener behind.
     signal?.addEventListener('abort', this.#onSignal)
@@ -551,6 +573,9 @@ export class ResponseStream<
       this.#metrics = new RunMetrics()
       this.#hooks.begin()
     }
+    if (batch && parts) this.#batcher ??= new parts.DeltaBatcher(batch, (event) => this.#emitJoined(event))
+    this.#shown = this.#request.onInterrupted === 'restart' && parts ? new parts.ShownTexts() : undefined
+    this.#progress = this.#createEstimator()
     this.#deadline = new RunDeadline((total) => this.#fail(outOfTime(total)))
     const { promise: isValid } = this.#isValid
     const context: ProviderContext = {
@@ -570,7 +595,6 @@ export class ResponseStream<
         this.#hooks.onFirstByte()
       },
       onQueued: (milliseconds) => this.#metrics.onQueued(milliseconds),
-      afterSuccess: (callback) => void isValid.then((isSo) => isSo && callback()),
       onConsumerError: (name, cause) => this.#hooks.onThrown(`\`${name}\``, cause),
       afterEnd: (callback) => void isValid.then((isSo) => callback(isSo ? undefined : this.#error)),
     }
@@ -707,6 +731,7 @@ export class ResponseStream<
   /** Forgets the attempt that failed, except what a consumer has seen of it. */
   #restart(event: RestartEvent): void {
     this.#reset()
+    this.#progress = this.#createEstimator()
     this.#emit({ ...event, shown: this.#shown?.restart() ?? [], seq: ++this.#seq })
   }
 
@@ -719,12 +744,7 @@ export class ResponseStream<
     this.#usage = undefined
     this.#watchError = undefined
     this.#textLength = 0
-    this.#progress = this.#createEstimator()
     for (const watcher of this.#watchers) watcher.restart()
-  }
-
-  #createShown(): ShownTexts | undefined {
-    return this.#request.onInterrupted === 'restart' ? new ShownTexts() : undefined
   }
 
   /** Takes back what was shown of a value, or of the text, that turned out shorter in the attempt after. */
@@ -745,7 +765,7 @@ export class ResponseStream<
 
   #createEstimator(): ProgressEstimator | undefined {
     const { seenSizes, request } = this.#options
-    return seenSizes && new ProgressEstimator(request, seenSizes)
+    return seenSizes && parts && new parts.ProgressEstimator(request, seenSizes)
   }
 
   /** Says how far the answer is, in whole hundredths: a hundred events for the longest. */
@@ -908,7 +928,6 @@ export class ResponseStream<
     this.#request = request
     this.#reset()
     this.#failures = []
-    this.#shown = this.#createShown()
     this.#controller = new AbortController()
     this.#isValid = Promise.withResolvers()
     this.#source = undefined

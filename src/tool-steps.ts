@@ -3,7 +3,7 @@ import { ConsumerError, UsageError } from './errors.ts'
 import { addUsage, type ToolCallEvent } from './events.ts'
 import type { AssistantMessage, LLMRequest, ToolMessage } from './request.ts'
 import type { BetweenSteps, LLMResponse, RunResponse } from './response-stream.ts'
-import { runTools, type ToolApproval, type ToolRunSettings } from './tools/tool-runner.ts'
+import type { ToolApproval, ToolRunSettings } from './tools/tool-runner.ts'
 
 /** How `client.run()` runs tools. */
 export interface ToolRunOptions<Call = Omit<ToolCallEvent, 'type'>, Step = LLMResponse> {
@@ -51,8 +51,8 @@ export class ToolSteps {
   /** @throws UsageError for options that make no sense. */
   constructor(request: LLMRequest, options: ToolRunOptions) {
     const { maxSteps = 5, toolConcurrency = 5, stopWhen, onToolApproval, onToolError = 'send' } = options
-    checkNumbers('run', { maxSteps, toolConcurrency }, { min: 1, isWhole: true })
-    checkFunctions('run', { stopWhen, onToolApproval })
+    checkNumbers('run()', { maxSteps, toolConcurrency }, { min: 1, isWhole: true })
+    checkFunctions('run()', { stopWhen, onToolApproval })
     if (!['send', 'throw'].includes(onToolError))
       throw new UsageError('invalid_argument', "`onToolError` of run() must be 'send' or 'throw'.")
     const asking = request.tools?.find((tool) => tool.needsApproval !== undefined)
@@ -77,6 +77,8 @@ export class ToolSteps {
     if (!response.toolCalls.some(({ toolName }) => runnable.has(toolName))) return this.#result(response)
     return async (context) => {
       const { messages } = this.#request
+      // Loaded when first used: few applications need it.
+      const { runTools } = await import('./tools/tool-runner.ts')
       const content = await runTools(response.toolCalls, this.#settings, { ...context, tools, messages })
       this.#messages.push({ role: 'tool', content })
       // The others are the application's to answer.

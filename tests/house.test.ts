@@ -183,6 +183,21 @@ describe('the house', () => {
     expect(named).toEqual([])
   })
 
+  test('loads with the client only what each of its runs needs', () => {
+    const loaded = new Set(['client'])
+    for (const name of loaded) {
+      const { imports } = house.find((module) => module.name === name)!
+      for (const { target, isOurs, isTypeOnly, isDynamic } of imports)
+        if (isOurs && !isTypeOnly && !isDynamic) loaded.add(target)
+    }
+    expect(loaded).toContain('response-stream')
+    const parts = ['delta-batcher', 'progress-estimator', 'shown-text', 'tools/tool-runner', 'attempts/retry']
+    const rooms = ['middleware', 'telemetry', 'providers', 'wire', 'testing']
+    const names = house.map(({ name }) => name)
+    expect(parts.filter((part) => !names.includes(part))).toEqual([])
+    expect([...loaded].filter((name) => parts.includes(name) || rooms.some((room) => isIn(room, name)))).toEqual([])
+  })
+
   test('shows its public face by name, and does nothing there', () => {
     const index = house.find(({ name }) => name === 'index')!
     for (const statement of index.source.statements) {

@@ -69,8 +69,8 @@ export function fallback(
   }
   checkOptions('fallback()', options, ['coolDown', 'fallbackOn'] satisfies (keyof FallbackOptions)[])
   const { coolDown = 30_000, fallbackOn = isCurableElsewhere } = options
-  checkNumbers('fallback', { coolDown })
-  checkFunctions('fallback', { fallbackOn })
+  checkNumbers('fallback()', { coolDown })
+  checkFunctions('fallback()', { fallbackOn })
   const members = providers.map((provider): Member => ({ stream: attemptOf(provider), coolUntil: 0 }))
 
   /** Those that may work first, in the order given; then the others, beginning with the one that failed longest ago. */

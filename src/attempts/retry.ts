@@ -55,10 +55,10 @@ export function retry(options: RetryOptions = {}): Middleware {
   checkOptions('retry()', options, names)
   const { attempts = 3, baseDelay, maxDelay = 8000, maxRetryAfter = 60_000, budget = 100 } = options
   const { retryOn = isRetryable, random = Math.random } = options
-  checkNumbers('retry', { attempts }, { min: 1, isWhole: true })
-  checkNumbers('retry', { baseDelay, maxDelay, maxRetryAfter })
-  checkNumbers('retry', { budget }, { mayBeOff: true })
-  checkFunctions('retry', { retryOn, random })
+  checkNumbers('retry()', { attempts }, { min: 1, isWhole: true })
+  checkNumbers('retry()', { baseDelay, maxDelay, maxRetryAfter })
+  checkNumbers('retry()', { budget }, { mayBeOff: true })
+  checkFunctions('retry()', { retryOn, random })
   const reserve = budget === false ? undefined : new RetryBudget(budget)
 
   /** How long to wait after the `failures`th failure; `undefined` for longer than is sensible. */

@@ -21,7 +21,7 @@ const names: readonly (keyof TimeoutOptions)[] = ['firstByte', 'firstOutput', 'i
  */
 export function timeout(options: TimeoutOptions = {}): Middleware {
   checkOptions('timeout()', options, names)
-  checkNumbers('timeout', options, { min: 1, mayBeOff: true })
+  checkNumbers('timeout()', options, { min: 1, mayBeOff: true })
   const { total, validate, ...limits } = options
   const timeouts = defined(limits)
   return (next) => (request, context) => {

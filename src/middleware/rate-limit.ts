@@ -72,10 +72,10 @@ export function rateLimit(options: RateLimitOptions): Middleware {
     key = () => 'all',
     keys = 10_000,
   } = options
-  checkNumbers('rateLimit', { requests, concurrency, keys }, { min: 1, isWhole: true })
-  checkNumbers('rateLimit', { per }, { min: 1 })
-  checkNumbers('rateLimit', { queue }, { isWhole: true })
-  checkNumbers('rateLimit', { maxWait }, { min: 1, mayBeOff: true })
+  checkNumbers('rateLimit()', { requests, concurrency, keys }, { min: 1, isWhole: true })
+  checkNumbers('rateLimit()', { per }, { min: 1 })
+  checkNumbers('rateLimit()', { queue }, { isWhole: true })
+  checkNumbers('rateLimit()', { maxWait }, { min: 1, mayBeOff: true })
   expect(limiter === undefined || typeof limiter?.consume === 'function', '`limiter` must have a `consume(key)`')
   expect(typeof key === 'function', '`key` must be a function')
   expect(

@@ -55,9 +55,9 @@ export function replayFetch(source: ReplaySource | readonly ReplaySource[], opti
   const { chunks, delayMs, seed } = options
   if (chunks !== 'random')
     for (const size of [chunks].flat())
-      checkNumbers('replayFetch', { chunks: size }, { min: Array.isArray(chunks) ? 0 : 1, isWhole: true })
-  checkNumbers('replayFetch', { delayMs })
-  checkNumbers('replayFetch', { seed }, { min: -Infinity, max: Infinity })
+      checkNumbers('replayFetch()', { chunks: size }, { min: Array.isArray(chunks) ? 0 : 1, isWhole: true })
+  checkNumbers('replayFetch()', { delayMs })
+  checkNumbers('replayFetch()', { seed }, { min: -Infinity, max: Infinity })
   const requests: ReplayRequest[] = []
   const fetch = async (input: string | URL | Request, init?: RequestInit): Promise<Response> => {
     const asked = new Request(input, { ...init, signal: null })

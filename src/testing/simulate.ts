@@ -86,8 +86,8 @@ export function simulate(
   const { tool, deltaChars = 8, delayMs = 0, firstDelayMs = 0, text, reasoning = '', inputTokens = 100 } = options
   if (typeof payload !== 'string' && (typeof payload !== 'object' || (payload as unknown) === null))
     throw new UsageError('invalid_argument', 'simulate() takes an object, a list of calls or a string.')
-  checkNumbers('simulate', { deltaChars }, { min: 1, isWhole: true })
-  checkNumbers('simulate', { delayMs, firstDelayMs, inputTokens })
+  checkNumbers('simulate()', { deltaChars }, { min: 1, isWhole: true })
+  checkNumbers('simulate()', { delayMs, firstDelayMs, inputTokens })
   if (options.provider !== undefined && !Object.hasOwn(wires, options.provider))
     throw new UsageError(
       'invalid_argument',
