@@ -334,10 +334,13 @@ describe('a store that does not do its work costs no answer', () => {
     expect((await cached(hello, { store, onError: fails }).ask().final()).text).toBe('Hello you')
   })
 
-  test('hangs: one limit for both ways', async () => {
+  test.each<[string, () => unknown]>([
+    ['a promise', () => new Promise(() => undefined)],
+    ["a promise that is not the engine's", () => ({ then: () => undefined })],
+  ])('hangs with %s: one limit for both ways', async (_, hanging) => {
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
-    const get = vi.fn(() => new Promise(() => undefined))
-    const set = vi.fn(() => new Promise(() => undefined))
+    const get = vi.fn(hanging)
+    const set = vi.fn(hanging)
     const { ask, errors } = cached(hello, { store: { get, set } })
     const final = ask().final()
     // The key is hashed elsewhere.

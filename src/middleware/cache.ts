@@ -193,18 +193,20 @@ export function cache(options: CacheOptions = {}): Middleware {
 /** Runs what may hang, all of it together within a time. */
 function withinBudget(timeoutMs: number): (action: () => unknown) => Promise<unknown> {
   let left = timeoutMs
+  const expired = (): LLMTimeoutError =>
+    new LLMTimeoutError('timeout', `The store of cache() did not answer within ${timeoutMs} ms.`, { timeoutMs })
   return async (action) => {
-    const expired = new LLMTimeoutError('timeout', `The store of cache() did not answer within ${timeoutMs} ms.`, {
-      timeoutMs,
-    })
-    if (left <= 0) throw expired
+    if (left <= 0) throw expired()
     const startedAt = performance.now()
     let timer: ReturnType<typeof setTimeout> | undefined
     try {
+      const answer = action()
+      // Also a promise that is not of this realm or not the engine's own may hang.
+      if (typeof (answer as { then?: unknown } | undefined | null)?.then !== 'function') return answer
       const limit = new Promise<never>((_, reject) => {
-        timer = setTimeout(() => reject(expired), left)
+        timer = setTimeout(() => reject(expired()), left)
       })
-      return await Promise.race([action(), limit])
+      return await Promise.race([answer, limit])
     } finally {
       clearTimeout(timer)
       left -= performance.now() - startedAt

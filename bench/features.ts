@@ -1,0 +1,171 @@
+/**
+ * What each feature costs, as a multiple of the same answer streamed without it: in CPU time of the whole process, the official
+ * SDK included, and in bytes of a bundle. Medians of rounds in which all take turns, within one run.
+ */
+import { fileURLToPath } from 'node:url'
+import { gzipSync } from 'node:zlib'
+import { build } from 'esbuild'
+import {
+  cache,
+  type ClientOptions,
+  fallback,
+  rateLimit,
+  type ResponseStream,
+  retry,
+  StreamingLLMClient,
+  type StreamRequest,
+  timeout,
+  tool,
+} from 'fieldstream'
+import { anthropic } from 'fieldstream/anthropic'
+import { telemetry } from 'fieldstream/telemetry'
+import { replayFetch, simulate } from 'fieldstream/testing'
+import { workloads } from './workloads.ts'
+
+const rounds = 40
+/** Answers that one figure is measured over. */
+const answersPerRound = 8
+/** Most that an answer from the cache may cost. */
+const mostForHit = 0.05
+
+const { text, paths } = workloads.find(({ name }) => name === 'b')!
+const payload: unknown = JSON.parse(text)
+const answer = tool({ name: 'answer', input: { type: 'object' } })
+const request = {
+  messages: [{ role: 'user', content: 'Say it' }],
+  tools: [answer],
+  toolChoice: answer,
+  fields: Object.fromEntries(paths.map((path) => [path, path])),
+} satisfies Partial<StreamRequest>
+
+const provider = () =>
+  anthropic({ model: 'claude-haiku-4-5', fetch: replayFetch(simulate(payload, { deltaChars: 8 })) })
+
+type Ask = () => Promise<unknown>
+
+async function read(stream: ResponseStream): Promise<void> {
+  let length = 0
+  for await (const event of stream) if (event.type === 'field-delta') length += event.delta.length
+  if (length === 0) throw new Error('Nothing was streamed.')
+}
+
+function asking(options: Partial<ClientOptions> = {}, more: Partial<StreamRequest> = {}): Ask {
+  const client = new StreamingLLMClient({ provider: provider(), ...options })
+  return () => read(client.stream({ ...request, ...more } as StreamRequest) as ResponseStream)
+}
+
+const stored = new Map<string, string>()
+const ignore = (): void => undefined
+const running = new StreamingLLMClient({ provider: provider() })
+const whole = new StreamingLLMClient({ provider: provider() })
+
+const variants: Readonly<Record<string, Ask>> = {
+  'nothing of it': asking(),
+  'timeout()': asking({ middleware: [timeout({ idle: 30_000 })] }),
+  'retry()': asking({ middleware: [retry()] }),
+  'fallback()': asking({ provider: fallback(provider(), provider()) }),
+  'rateLimit()': asking({ middleware: [rateLimit({ requests: 1_000_000, per: 1000, concurrency: 4 })] }),
+  'cache(), an answer that is kept': asking({
+    middleware: [cache({ store: { get: ignore, set: ignore } })],
+  }),
+  'cache(), an answer that was kept': asking({ middleware: [cache({ store: stored })] }),
+  'telemetry(), nobody listening': asking({ middleware: [telemetry()] }),
+  'all hooks': asking(
+    Object.fromEntries(['onStart', 'onFirstDelta', 'onFinish', 'onMetrics'].map((name) => [name, ignore])),
+  ),
+  'batch: a word': asking({}, { batch: { at: 'word' } }),
+  'batch: 80 characters': asking({}, { batch: { chars: 80 } }),
+  'progress: true': asking({}, { progress: true }),
+  "onInterrupted: 'restart'": asking({}, { onInterrupted: 'restart' }),
+  'replay, read by two': async () => {
+    const stream = running.stream({ ...request, replay: { events: 5000 } }) as ResponseStream
+    await Promise.all([
+      read(stream),
+      (async () => {
+        for await (const event of stream.subscribe()) ignore.call(event)
+      })(),
+    ])
+  },
+  'run(), no tool to run': () => read(running.run(request) as ResponseStream),
+  'generate(), in one piece': () => whole.generate(request),
+}
+
+async function cpuOf(ask: Ask): Promise<number> {
+  const before = process.cpuUsage()
+  for (let i = 0; i < answersPerRound; i++) await ask()
+  const { user, system } = process.cpuUsage(before)
+  return (user + system) / answersPerRound
+}
+
+function median(values: readonly number[]): number {
+  return [...values].sort((a, b) => a - b)[values.length >> 1]!
+}
+
+/** Bytes, minified and gzipped: of what is loaded at once, and of what may be loaded later. */
+async function sizeOf(names: string): Promise<readonly [number, number]> {
+  const root = fileURLToPath(new URL('..', import.meta.url))
+  const { outputFiles, metafile } = await build({
+    stdin: { contents: `export { ${names} } from './src/index.ts'`, resolveDir: root, loader: 'ts' },
+    bundle: true,
+    minify: true,
+    splitting: true,
+    format: 'esm',
+    platform: 'neutral',
+    mainFields: ['module', 'main'],
+    outdir: 'out',
+    absWorkingDir: root,
+    write: false,
+    metafile: true,
+    external: ['p-queue', 'lru-cache'],
+  })
+  const entry = Object.entries(metafile.outputs).find(([, { entryPoint }]) => entryPoint !== undefined)![0]
+  const atOnce = new Set([entry])
+  for (const name of atOnce)
+    for (const { path, kind } of metafile.outputs[name]!.imports) if (kind === 'import-statement') atOnce.add(path)
+  const sizes: [number, number] = [0, 0]
+  for (const { path, contents } of outputFiles) {
+    const isAtOnce = [...atOnce].some((name) => path.endsWith(name))
+    sizes[isAtOnce ? 0 : 1] += gzipSync(contents).length
+  }
+  return sizes
+}
+
+const times = new Map(Object.keys(variants).map((name) => [name, [] as number[]]))
+for (let round = 0; round < rounds + 5; round++) {
+  // The first rounds warm up.
+  for (const [name, ask] of Object.entries(variants)) {
+    const time = await cpuOf(ask)
+    if (round >= 5) times.get(name)!.push(time)
+  }
+  if (process.stderr.isTTY) process.stderr.write(`\r${round + 1} of ${rounds + 5}`)
+}
+if (process.stderr.isTTY) process.stderr.write('\r')
+
+const base = median(times.get('nothing of it')!)
+const ratios = Object.fromEntries([...times].map(([name, measured]) => [name, median(measured) / base]))
+console.log(`One forced tool call of ${text.length} characters in deltas of 8, ${Math.round(base)} µs of CPU:\n`)
+for (const [name, ratio] of Object.entries(ratios)) console.log(`${name.padEnd(34)} ${ratio.toFixed(2)}×`)
+const hit = ratios['cache(), an answer that was kept']!
+console.log(
+  `\nAn answer from the cache may cost ${mostForHit}×: ${hit <= mostForHit ? 'reached' : 'MISSED'} (${hit.toFixed(3)}×)`,
+)
+
+const client = 'StreamingLLMClient, tool'
+const [core, later] = await sizeOf(client)
+const kilobytes = (bytes: number): string => `${(bytes / 1000).toFixed(1)} kB`.padStart(8)
+console.log(
+  `\nA bundle, min + gzip:\n\n${client.padEnd(34)} ${kilobytes(core)}   and ${kilobytes(later).trim()} when first used`,
+)
+for (const name of [
+  'timeout',
+  'retry',
+  'fallback',
+  'nonStreaming',
+  'rateLimit',
+  'cache',
+  'xmlTools',
+  'ToolStreamAccumulator',
+]) {
+  const [size] = await sizeOf(`${client}, ${name}`)
+  console.log(`${`+ ${name}`.padEnd(34)} ${kilobytes(size - core)}`)
+}
