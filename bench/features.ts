@@ -29,7 +29,7 @@ const answersPerRound = 8
 const mostForHit = 0.05
 
 const { text, paths } = workloads.find(({ name }) => name === 'b')!
-const payload: unknown = JSON.parse(text)
+const payload = JSON.parse(text) as object
 const answer = tool({ name: 'answer', input: { type: 'object' } })
 const request = {
   messages: [{ role: 'user', content: 'Say it' }],
@@ -51,7 +51,7 @@ async function read(stream: ResponseStream): Promise<void> {
 
 function asking(options: Partial<ClientOptions> = {}, more: Partial<StreamRequest> = {}): Ask {
   const client = new StreamingLLMClient({ provider: provider(), ...options })
-  return () => read(client.stream({ ...request, ...more } as StreamRequest) as ResponseStream)
+  return () => read(client.stream({ ...request, ...more }) as ResponseStream)
 }
 
 const stored = new Map<string, string>()
