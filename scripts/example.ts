@@ -26,11 +26,11 @@ if (name === undefined || !names.includes(name)) fail(name === undefined ? 'Whic
 const port = Number(values.port)
 if (!Number.isInteger(port) || port < 0 || port > 65_535) fail(`"${values.port}" is no port.`)
 
-const { start } = (await import(new URL(`${name}/server.ts`, examples).href)) as {
+const application = (await import(new URL(`${name}/server.ts`, examples).href)) as {
   start(options: { readonly port: number }): Promise<Running>
 }
 try {
-  const running = await start({ port })
+  const running = await application.start({ port })
   console.log(`${name} is at ${running.address}   (Ctrl+C ends it)`)
   for (const signal of ['SIGINT', 'SIGTERM'] as const)
     process.once(signal, () => void running.close().then(() => process.exit(0)))
