@@ -1,99 +1,175 @@
 import { execFile } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { type AddressInfo, createServer } from 'node:net'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
-import { expect, onTestFinished, test, vi } from 'vitest'
+import { afterEach, describe, expect, test, vi } from 'vitest'
+import { root } from './documents.ts'
 
-const root = join(import.meta.dirname, '..')
+/** Runs an example with these arguments, and returns what it prints. */
+type Run = (...args: string[]) => Promise<string>
 
-/** Runs an example as a person does, in a process of its own without a key. */
-async function run(example: string, ...args: string[]): Promise<string> {
-  const { ANTHROPIC_API_KEY: _, ...env } = process.env
-  const hook = ['--import', './scripts/use-sources.ts']
-  const { stdout, stderr } = await promisify(execFile)(process.execPath, [...hook, `examples/${example}`, ...args], {
-    cwd: root,
-    env,
+const tried = new Set<string>()
+
+/** What one example promises. It is run as a person runs it, in a process of its own without a key. */
+function example(file: string, promise: string, check: (run: Run) => Promise<void>): void {
+  tried.add(file)
+  test(`${file} ${promise}`, async () => {
+    const run = vi.fn<Run>(async (...args) => {
+      const { ANTHROPIC_API_KEY: _, ...env } = process.env
+      const command = ['--import', './scripts/use-sources.ts', `examples/${file}`, ...args]
+      const { stdout, stderr } = await promisify(execFile)(process.execPath, command, { cwd: root, env })
+      expect(stderr).toBe('')
+      return stdout
+    })
+    await check(run)
+    expect(run).toHaveBeenCalled()
   })
-  expect(stderr).toBe('')
-  return stdout
 }
 
-test('the quick start prints each question as it is written, then what it knows for sure', async () => {
-  expect(await run('quick-start.ts')).toBe(
-    'How many guests do you expect? 🎉\nShould they be "gluten free"?\nproduct 2\n',
-  )
+afterEach(() => void vi.unstubAllEnvs())
+
+example('quick-start.ts', 'prints each question as it is written, then what it knows for sure', async (run) => {
+  expect(await run()).toBe('How many guests do you expect? 🎉\nShould they be "gluten free"?\nproduct 2\n')
 })
 
-test.each([
+describe.each([
   ['anthropic', 'a native tool call'],
   ['openai', 'a native tool call'],
   ['openai-chat', 'a native tool call'],
   ['ollama', 'JSON text'],
   ['gemini', 'JSON text'],
-])('the demo on %s shows fields, cards and both payloads, plain where there is no terminal', async (name, channel) => {
-  const output = await run('demo.ts', '--fast', '--provider', name)
-  expect(output).not.toContain('\u001b')
-  const expected = [
-    `wire format of ${name}`,
-    `arguments travel as ${channel}`,
-    'reasoning held back',
-    'route     product, known early',
-    'ask       How many people are coming? 🎉',
-    'ask       Is anybody "gluten free"',
-    'reply     A party without chips',
-    'complete  classify_and_assess',
-    '"data_strategy": "search_then_rank"',
-    'part 1    For about twenty guests',
-    'part 3    Everything below',
-    'card      Lentil Crisps "Sweet Chilli" 🌶️  2.99',
-    'complete  generate_final_answer_unified',
-  ]
-  const places = expected.map((text) => output.indexOf(text))
-  expect(places).not.toContain(-1)
-  expect(places).toEqual([...places].sort((a, b) => a - b))
+])('on %s', (name, channel) => {
+  example('demo.ts', 'shows fields, cards and both payloads, plain where there is no terminal', async (run) => {
+    const output = await run('--fast', '--provider', name)
+    expect(output).not.toContain('\u001b')
+    const expected = [
+      `wire format of ${name}`,
+      `arguments travel as ${channel}`,
+      'reasoning held back',
+      'route     product, known early',
+      'ask       How many people are coming? 🎉',
+      'ask       Is anybody "gluten free"',
+      'reply     A party without chips',
+      'complete  classify_and_assess',
+      '"data_strategy": "search_then_rank"',
+      'part 1    For about twenty guests',
+      'part 3    Everything below',
+      'card      Lentil Crisps "Sweet Chilli" 🌶️  2.99',
+      'complete  generate_final_answer_unified',
+    ]
+    const places = expected.map((text) => output.indexOf(text))
+    expect(places).not.toContain(-1)
+    expect(places).toEqual([...places].sort((a, b) => a - b))
+  })
 })
 
-test('the demo says what it needs', async () => {
-  await expect(run('demo.ts', '--provider', 'cohere')).rejects.toMatchObject({
+example('demo.ts', 'says what it needs', async (run) => {
+  await expect(run('--provider', 'cohere')).rejects.toMatchObject({
     code: 1,
     stderr: expect.stringContaining('openai-chat, ollama, gemini') as string,
   })
-  await expect(run('demo.ts', '--live')).rejects.toMatchObject({
+  await expect(run('--live')).rejects.toMatchObject({
     code: 1,
     stderr: expect.stringContaining('ANTHROPIC_API_KEY') as string,
   })
-  await expect(run('demo.ts', '--speed')).rejects.toMatchObject({
+  await expect(run('--speed')).rejects.toMatchObject({
     code: 1,
     stderr: expect.stringMatching(/^Unknown option '--speed'.*\nThe demo takes --provider <name>.*\n$/) as string,
   })
 })
 
-test('the demo says why nobody answers', async () => {
+example('demo.ts', 'says why nobody answers', async (run) => {
   const server = createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')
   const { port } = server.address() as AddressInfo
   // Nobody has this port now.
   await promisify(server.close.bind(server))()
   vi.stubEnv('OLLAMA_HOST', `http://127.0.0.1:${port}`)
-  onTestFinished(() => void vi.unstubAllEnvs())
-  await expect(run('demo.ts', '--live', '--provider', 'ollama')).rejects.toMatchObject({
+  await expect(run('--live', '--provider', 'ollama')).rejects.toMatchObject({
     code: 1,
     stdout: expect.stringContaining(`ECONNREFUSED 127.0.0.1:${port}`) as string,
   })
 })
 
-test('every example is run here', () => {
-  expect(readdirSync(join(root, 'examples')).sort()).toEqual([
-    'batch.ts',
-    'cache.ts',
-    'demo.ts',
-    'quick-start.ts',
-    'rate-limit.ts',
-    'reconnect.ts',
-    'telemetry.ts',
-    'terminal.ts',
-    'tools.ts',
+example('cache.ts', 'makes three calls for five answers', async (run) => {
+  const answer = 'Red wine stains come out with salt and cold water.'
+  expect((await run()).trim().split('\n')).toEqual([
+    `anna: streamed, in many deltas: ${answer}`,
+    `anna: from the cache, in one delta: ${answer}`,
+    `ben: streamed, in many deltas: ${answer}`,
+    `carl: streamed, in many deltas: ${answer}`,
+    `carl: streamed, in many deltas: ${answer}`,
+    '3 calls for 5 answers',
   ])
+})
+
+example('rate-limit.ts', 'lets three begin each second, and refuses whom it has no room for', async (run) => {
+  const lines = (await run()).trim().split('\n')
+  // Two are under way and six wait.
+  expect(lines.slice(8)).toEqual(['9: queue_full', '10: queue_full'])
+  const waits = lines.slice(0, 8).map((line) => Number(/waited (\d+) ms/.exec(line)?.[1]))
+  expect(waits[3]).toBeGreaterThan(980)
+  expect(waits[6]).toBeGreaterThan(1980)
+})
+
+example('batch.ts', 'prints sentences', async (run) => {
+  expect((await run()).trim().split('\n')).toEqual([
+    'The shop opens at nine.',
+    'Come early!',
+    '今天很好。',
+    '我们去公园。',
+    'यह अच्छा है।',
+    'फिर मिलेंगे।',
+  ])
+})
+
+example('reconnect.ts', 'lets who lost the connection come back and miss nothing, as who comes late', async (run) => {
+  const body = 'The harbour was quiet that morning, and nobody had yet seen the letter.'
+  expect(await run()).toBe(`100 %\ncame back - ${body}\ncame late - ${body}\n`)
+})
+
+example(
+  'telemetry.ts',
+  'tells of a service that fails, of the one that stands in, and that it is slow',
+  async (run) => {
+    expect(await run()).toBe(`start     a run with an id
+failed    anthropic: connection
+fallback  openai gpt-5-mini
+alert     no answer within 40 ms
+first     text
+finish    stop, tokens known: true
+metrics   success, fallback used: true, 42 characters
+span      chat gpt-5-mini, asked of openai
+`)
+  },
+)
+
+example('tools.ts', 'shows progress, results, a refusal and the final answer', async (run) => {
+  expect(await run()).toBe(`Let me see.
+[check_stock] {"product":"chips"}
+ … asking Rome
+ … asking Oslo
+ → {"product":"chips","pieces":12}
+
+[place_order] {"product":"chips","pieces":4}
+
+[place_order] {"product":"chips","pieces":40}
+ ✗ The call of tool "place_order" was not approved: place_order of more than 10 is for the boss
+ → {"ordered":"4 × chips"}
+Four bags are on their way; forty were too many.
+3 steps, 5 messages to append
+`)
+})
+
+test('every example is run here, or is a part of one that is', () => {
+  const folder = join(root, 'examples')
+  const parts = [...tried].flatMap((file) =>
+    [...readFileSync(join(folder, file), 'utf8').matchAll(/ from '(\.[^']+)'/g)].map(([, path]) =>
+      join(dirname(file), path!),
+    ),
+  )
+  const files = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.ts'))
+  expect(files.sort()).toEqual([...new Set([...tried, ...parts])].sort())
 })
