@@ -163,6 +163,56 @@ Four bags are on their way; forty were too many.
 `)
 })
 
+example('writing/middleware.ts', 'masks addresses, and sees each attempt', async (run) => {
+  const lines = (await run()).trim().split('\n')
+  // That the second attempt is over may be seen before or after the answer is.
+  expect(lines.sort()).toEqual([
+    'I have written to them.',
+    'attempt 1: failed, no event',
+    'attempt 2: complete, begun',
+    'sent: [{"role":"user","content":"Tell [address] and [address] that we open."}]',
+  ])
+})
+
+example('writing/provider.ts', 'streams, answers in one piece, and says when it was cut', async (run) => {
+  expect(await run()).toBe(`streamed: salted
+streamed:  chips
+complete: { product: 'salted chips', pieces: 4 } 52 tokens
+in one piece: { product: 'salted chips', pieces: 4 }
+cut: stream_truncated { product: 'salted chips', pieces: 4 }
+`)
+})
+
+example('writing/extractor.ts', 'reports its fields with captures, checked and changed', async (run) => {
+  expect((await run()).trim().split('\n')).toEqual([
+    'headline {} Chips for twelve ',
+    "summary_part { part: '1' } Three large bags will do. ",
+    "reason { index: '0' } Crunchy. ",
+    'picture {} https://shop.example/1.png ',
+    'price {} 2.99 € ',
+    "reason { index: '1' } Mild. ",
+    'picture {} to follow (against its schema)',
+    'price {} 3.50 € ',
+    "choice { label: 'size' } large ",
+    "choice { label: 'diet' } any",
+  ])
+})
+
+example('writing/accumulator.ts', 'reads fields alone, and sections with the client', async (run) => {
+  const lines = (await run()).trim().split('\n')
+  expect(lines.slice(0, -4).join('')).toBe('How many guests?')
+  expect(lines.slice(-4)).toEqual([
+    "alone: { ask_slots: [ { message: 'How many guests?' } ] }",
+    'Chips: 4 words',
+    'Dips: 2 words',
+    '47 characters',
+  ])
+})
+
+example('writing/store.ts', 'finds an answer again when it is opened again', async (run) => {
+  expect(await run()).toBe('asked: Salt and cold water.\nasked: Soap.\nkept: Salt and cold water.\n')
+})
+
 test('every example is run here, or is a part of one that is', () => {
   const folder = join(root, 'examples')
   const parts = [...tried].flatMap((file) =>
