@@ -6,6 +6,7 @@ import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterEach, describe, expect, test, vi } from 'vitest'
 import { root } from './documents.ts'
+import { hasRedis, startRedis } from './redis-server.ts'
 
 /** Runs an example with these arguments, and returns what it prints. */
 type Run = (...args: string[]) => Promise<string>
@@ -13,9 +14,9 @@ type Run = (...args: string[]) => Promise<string>
 const tried = new Set<string>()
 
 /** What one example promises. It is run as a person runs it, in a process of its own without a key. */
-function example(file: string, promise: string, check: (run: Run) => Promise<void>): void {
+function example(file: string, promise: string, check: (run: Run) => Promise<void>, canRun = true): void {
   tried.add(file)
-  test(`${file} ${promise}`, async () => {
+  test.skipIf(!canRun)(`${file} ${promise}`, async () => {
     const run = vi.fn<Run>(async (...args) => {
       const { ANTHROPIC_API_KEY: _, ...env } = process.env
       const command = ['--import', './scripts/use-sources.ts', `examples/${file}`, ...args]
@@ -212,6 +213,62 @@ example('writing/accumulator.ts', 'reads fields alone, and sections with the cli
 example('writing/store.ts', 'finds an answer again when it is opened again', async (run) => {
   expect(await run()).toBe('asked: Salt and cold water.\nasked: Soap.\nkept: Salt and cold water.\n')
 })
+
+describe.each(['anthropic', 'ollama'])('on %s', (provider) => {
+  example('generate.ts', 'gives the same answer with a callback, without, and in one piece', async (run) => {
+    vi.stubEnv('OLLAMA_HOST', undefined)
+    const fortune = 'The cup stands for a friend who has been silent. Write first.'
+    const output = await run(provider)
+    expect(output.replace(' (consumer_error) \n', '').split('\n')).toEqual([
+      `in one piece: ${fortune}`,
+      fortune,
+      'streamed: many deltas, the same text: true',
+      fortune,
+      'not streamed: one delta, the same text: true',
+      '',
+    ])
+    expect(output, 'the callback threw').toContain('(consumer_error)')
+  })
+})
+
+example('act-early.ts', 'searches while the reply is written, and stops what is wrong or enough', async (run) => {
+  const [search, found, reply, wrong, stopped] = (await run()).split('\n')
+  expect(search).toBe('product: searching, with nothing of the reply written')
+  expect(found).toBe('found while the reply was being written')
+  expect(reply).toMatch(/^A party without .* goes with it\. \[ 'party chips, large', 'party chips, small' \]$/)
+  expect(wrong).toBe('schema_mismatch at guests, nothing of the reply was paid for')
+  expect(stopped).toBe('The run was aborted: long enough, with the words "party chips"')
+})
+
+example('progress.ts', 'draws a bar that is full only where the answer is complete', async (run) => {
+  const [first, second] = (await run()).split('\nWait for the spring.\n')
+  const percents = (text: string): number[] => [...text.matchAll(/(\d+) %$/gm)].map(([, number]) => Number(number))
+  expect(percents(first!).length).toBeGreaterThan(2)
+  expect(percents(first!)).toEqual(percents(first!).sort((a, b) => a - b))
+  expect(percents(first!).at(-1)).toBe(100)
+  expect(percents(second!).length).toBeGreaterThan(0)
+  expect(Math.max(...percents(second!))).toBeLessThan(100)
+  expect(second).toContain('stopped at less than 100 %: output_truncated')
+})
+
+example(
+  'redis-stream.ts',
+  'goes on at another node where the first was left',
+  async (run) => {
+    const redis = await startRedis()
+    vi.stubEnv('REDIS_URL', redis.url)
+    try {
+      const [first, second, ...rest] = (await run()).trim().split('\n')
+      const body = 'The harbour was quiet that morning, and nobody had yet seen the letter.'
+      expect(first).toMatch(/^node A: "(The harbour .+)", and the connection is lost while the model writes$/)
+      expect(`${/"(.*)"/.exec(first!)![1]!}${/"(.*)"/.exec(second!)![1]!}`).toBe(body)
+      expect(rest).toEqual(['late:   the same, from the beginning', 'again:  nothing more'])
+    } finally {
+      await redis.stop()
+    }
+  },
+  hasRedis,
+)
 
 test('every example is run here, or is a part of one that is', () => {
   const folder = join(root, 'examples')
