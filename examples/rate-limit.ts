@@ -11,7 +11,7 @@ const provider = anthropic({
 
 const client = new StreamingLLMClient({
   provider,
-  // Shared between machines: `limiter: new RateLimiterRedis({ storeClient, points: 3, duration: 1 })` instead of the first two.
+  // Shared between machines: `limiter: new RateLimiterRedis({ storeClient, points, duration })` instead of the first two.
   middleware: [rateLimit({ requests: 3, per: 1000, concurrency: 2, queue: 6, maxWait: 10_000 })],
 })
 

@@ -652,7 +652,7 @@ export class ResponseStream<
         if (this.#isOutput) for (const watcher of this.#watchers) this.#watchOutput(watcher, event.delta)
         this.#textLength += event.delta.length
         this.#emitDelta({ type: 'text-delta', delta: event.delta, length: this.#textLength })
-        if (this.#isOutput) this.#accumulate(event)
+        this.#accumulate(event)
         this.#progress?.write(undefined, event.delta)
         this.#emitProgress()
         return

@@ -1,99 +1,282 @@
 import { execFile } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { type AddressInfo, createServer } from 'node:net'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
-import { expect, onTestFinished, test, vi } from 'vitest'
+import { afterEach, describe, expect, test, vi } from 'vitest'
+import { root } from './documents.ts'
+import { hasRedis, startRedis } from './redis-server.ts'
 
-const root = join(import.meta.dirname, '..')
+/** Runs an example with these arguments, and returns what it prints. */
+type Run = (...args: string[]) => Promise<string>
 
-/** Runs an example as a person does, in a process of its own without a key. */
-async function run(example: string, ...args: string[]): Promise<string> {
-  const { ANTHROPIC_API_KEY: _, ...env } = process.env
-  const hook = ['--import', './scripts/use-sources.ts']
-  const { stdout, stderr } = await promisify(execFile)(process.execPath, [...hook, `examples/${example}`, ...args], {
-    cwd: root,
-    env,
+const tried = new Set<string>()
+
+/** What one example promises. It is run as a person runs it, in a process of its own without a key. */
+function example(file: string, promise: string, check: (run: Run) => Promise<void>, canRun = true): void {
+  tried.add(file)
+  test.skipIf(!canRun)(`${file} ${promise}`, async () => {
+    const run = vi.fn<Run>(async (...args) => {
+      const { ANTHROPIC_API_KEY: _, ...env } = process.env
+      const command = ['--import', './scripts/use-sources.ts', `examples/${file}`, ...args]
+      const { stdout, stderr } = await promisify(execFile)(process.execPath, command, { cwd: root, env })
+      expect(stderr).toBe('')
+      return stdout
+    })
+    await check(run)
+    expect(run).toHaveBeenCalled()
   })
-  expect(stderr).toBe('')
-  return stdout
 }
 
-test('the quick start prints each question as it is written, then what it knows for sure', async () => {
-  expect(await run('quick-start.ts')).toBe(
-    'How many guests do you expect? 🎉\nShould they be "gluten free"?\nproduct 2\n',
-  )
+afterEach(() => void vi.unstubAllEnvs())
+
+example('quick-start.ts', 'prints each question as it is written, then what it knows for sure', async (run) => {
+  expect(await run()).toBe('How many guests do you expect? 🎉\nShould they be "gluten free"?\nproduct 2\n')
 })
 
-test.each([
+describe.each([
   ['anthropic', 'a native tool call'],
   ['openai', 'a native tool call'],
   ['openai-chat', 'a native tool call'],
   ['ollama', 'JSON text'],
   ['gemini', 'JSON text'],
-])('the demo on %s shows fields, cards and both payloads, plain where there is no terminal', async (name, channel) => {
-  const output = await run('demo.ts', '--fast', '--provider', name)
-  expect(output).not.toContain('\u001b')
-  const expected = [
-    `wire format of ${name}`,
-    `arguments travel as ${channel}`,
-    'reasoning held back',
-    'route     product, known early',
-    'ask       How many people are coming? 🎉',
-    'ask       Is anybody "gluten free"',
-    'reply     A party without chips',
-    'complete  classify_and_assess',
-    '"data_strategy": "search_then_rank"',
-    'part 1    For about twenty guests',
-    'part 3    Everything below',
-    'card      Lentil Crisps "Sweet Chilli" 🌶️  2.99',
-    'complete  generate_final_answer_unified',
-  ]
-  const places = expected.map((text) => output.indexOf(text))
-  expect(places).not.toContain(-1)
-  expect(places).toEqual([...places].sort((a, b) => a - b))
+])('on %s', (name, channel) => {
+  example('demo.ts', 'shows fields, cards and both payloads, plain where there is no terminal', async (run) => {
+    const output = await run('--fast', '--provider', name)
+    expect(output).not.toContain('\u001b')
+    const expected = [
+      `wire format of ${name}`,
+      `arguments travel as ${channel}`,
+      'reasoning held back',
+      'route     product, known early',
+      'ask       How many people are coming? 🎉',
+      'ask       Is anybody "gluten free"',
+      'reply     A party without chips',
+      'complete  classify_and_assess',
+      '"data_strategy": "search_then_rank"',
+      'part 1    For about twenty guests',
+      'part 3    Everything below',
+      'card      Lentil Crisps "Sweet Chilli" 🌶️  2.99',
+      'complete  generate_final_answer_unified',
+    ]
+    const places = expected.map((text) => output.indexOf(text))
+    expect(places).not.toContain(-1)
+    expect(places).toEqual([...places].sort((a, b) => a - b))
+  })
 })
 
-test('the demo says what it needs', async () => {
-  await expect(run('demo.ts', '--provider', 'cohere')).rejects.toMatchObject({
+example('demo.ts', 'says what it needs', async (run) => {
+  await expect(run('--provider', 'cohere')).rejects.toMatchObject({
     code: 1,
     stderr: expect.stringContaining('openai-chat, ollama, gemini') as string,
   })
-  await expect(run('demo.ts', '--live')).rejects.toMatchObject({
+  await expect(run('--live')).rejects.toMatchObject({
     code: 1,
     stderr: expect.stringContaining('ANTHROPIC_API_KEY') as string,
   })
-  await expect(run('demo.ts', '--speed')).rejects.toMatchObject({
+  await expect(run('--speed')).rejects.toMatchObject({
     code: 1,
     stderr: expect.stringMatching(/^Unknown option '--speed'.*\nThe demo takes --provider <name>.*\n$/) as string,
   })
 })
 
-test('the demo says why nobody answers', async () => {
+example('demo.ts', 'says why nobody answers', async (run) => {
   const server = createServer().listen(0, '127.0.0.1')
   await once(server, 'listening')
   const { port } = server.address() as AddressInfo
   // Nobody has this port now.
   await promisify(server.close.bind(server))()
   vi.stubEnv('OLLAMA_HOST', `http://127.0.0.1:${port}`)
-  onTestFinished(() => void vi.unstubAllEnvs())
-  await expect(run('demo.ts', '--live', '--provider', 'ollama')).rejects.toMatchObject({
+  await expect(run('--live', '--provider', 'ollama')).rejects.toMatchObject({
     code: 1,
     stdout: expect.stringContaining(`ECONNREFUSED 127.0.0.1:${port}`) as string,
   })
 })
 
-test('every example is run here', () => {
-  expect(readdirSync(join(root, 'examples')).sort()).toEqual([
-    'batch.ts',
-    'cache.ts',
-    'demo.ts',
-    'quick-start.ts',
-    'rate-limit.ts',
-    'reconnect.ts',
-    'telemetry.ts',
-    'terminal.ts',
-    'tools.ts',
+example('cache.ts', 'makes three calls for five answers', async (run) => {
+  const answer = 'Red wine stains come out with salt and cold water.'
+  expect((await run()).trim().split('\n')).toEqual([
+    `anna: streamed, in many deltas: ${answer}`,
+    `anna: from the cache, in one delta: ${answer}`,
+    `ben: streamed, in many deltas: ${answer}`,
+    `carl: streamed, in many deltas: ${answer}`,
+    `carl: streamed, in many deltas: ${answer}`,
+    '3 calls for 5 answers',
   ])
+})
+
+example('rate-limit.ts', 'lets three begin each second, and refuses whom it has no room for', async (run) => {
+  const lines = (await run()).trim().split('\n')
+  // Two are under way and six wait.
+  expect(lines.slice(8)).toEqual(['9: queue_full', '10: queue_full'])
+  const waits = lines.slice(0, 8).map((line) => Number(/waited (\d+) ms/.exec(line)?.[1]))
+  expect(waits[3]).toBeGreaterThan(980)
+  expect(waits[6]).toBeGreaterThan(1980)
+})
+
+example('batch.ts', 'prints sentences', async (run) => {
+  expect((await run()).trim().split('\n')).toEqual([
+    'The shop opens at nine.',
+    'Come early!',
+    '今天很好。',
+    '我们去公园。',
+    'यह अच्छा है।',
+    'फिर मिलेंगे।',
+  ])
+})
+
+example('reconnect.ts', 'lets who lost the connection come back and miss nothing, as who comes late', async (run) => {
+  const body = 'The harbour was quiet that morning, and nobody had yet seen the letter.'
+  expect(await run()).toBe(`100 %\ncame back - ${body}\ncame late - ${body}\n`)
+})
+
+example(
+  'telemetry.ts',
+  'tells of a service that fails, of the one that stands in, and that it is slow',
+  async (run) => {
+    expect(await run()).toBe(`start     a run with an id
+failed    anthropic: connection
+fallback  openai gpt-5-mini
+alert     no answer within 40 ms
+first     text
+finish    stop, tokens known: true
+metrics   success, fallback used: true, 42 characters
+span      chat gpt-5-mini, asked of openai
+`)
+  },
+)
+
+example('tools.ts', 'shows progress, results, a refusal and the final answer', async (run) => {
+  expect(await run()).toBe(`Let me see.
+[check_stock] {"product":"chips"}
+ … asking Rome
+ … asking Oslo
+ → {"product":"chips","pieces":12}
+
+[place_order] {"product":"chips","pieces":4}
+
+[place_order] {"product":"chips","pieces":40}
+ ✗ The call of tool "place_order" was not approved: place_order of more than 10 is for the boss
+ → {"ordered":"4 × chips"}
+Four bags are on their way; forty were too many.
+3 steps, 5 messages to append
+`)
+})
+
+example('writing/middleware.ts', 'masks addresses, and sees each attempt', async (run) => {
+  const lines = (await run()).trim().split('\n')
+  // That the second attempt is over may be seen before or after the answer is.
+  expect(lines.sort()).toEqual([
+    'I have written to them.',
+    'attempt 1: failed, no event',
+    'attempt 2: complete, begun',
+    'sent: [{"role":"user","content":"Tell [address] and [address] that we open."}]',
+  ])
+})
+
+example('writing/provider.ts', 'streams, answers in one piece, and says when it was cut', async (run) => {
+  expect(await run()).toBe(`streamed: salted
+streamed:  chips
+complete: { product: 'salted chips', pieces: 4 } 52 tokens
+in one piece: { product: 'salted chips', pieces: 4 }
+cut: stream_truncated { product: 'salted chips', pieces: 4 }
+`)
+})
+
+example('writing/extractor.ts', 'reports its fields with captures, checked and changed', async (run) => {
+  expect((await run()).trim().split('\n')).toEqual([
+    'headline {} Chips for twelve ',
+    "summary_part { part: '1' } Three large bags will do. ",
+    "reason { index: '0' } Crunchy. ",
+    'picture {} https://shop.example/1.png ',
+    'price {} 2.99 € ',
+    "reason { index: '1' } Mild. ",
+    'picture {} to follow (against its schema)',
+    'price {} 3.50 € ',
+    "choice { label: 'size' } large ",
+    "choice { label: 'diet' } any",
+  ])
+})
+
+example('writing/accumulator.ts', 'reads fields alone, and sections with the client', async (run) => {
+  const lines = (await run()).trim().split('\n')
+  expect(lines.slice(0, -4).join('')).toBe('How many guests?')
+  expect(lines.slice(-4)).toEqual([
+    "alone: { ask_slots: [ { message: 'How many guests?' } ] }",
+    'Chips: 4 words',
+    'Dips: 2 words',
+    '47 characters',
+  ])
+})
+
+example('writing/store.ts', 'finds an answer again when it is opened again', async (run) => {
+  expect(await run()).toBe('asked: Salt and cold water.\nasked: Soap.\nkept: Salt and cold water.\n')
+})
+
+describe.each(['anthropic', 'ollama'])('on %s', (provider) => {
+  example('generate.ts', 'gives the same answer with a callback, without, and in one piece', async (run) => {
+    vi.stubEnv('OLLAMA_HOST', undefined)
+    const fortune = 'The cup stands for a friend who has been silent. Write first.'
+    const output = await run(provider)
+    expect(output.replace(' (consumer_error) \n', '').split('\n')).toEqual([
+      `in one piece: ${fortune}`,
+      fortune,
+      'streamed: many deltas, the same text: true',
+      fortune,
+      'not streamed: one delta, the same text: true',
+      '',
+    ])
+    expect(output, 'the callback threw').toContain('(consumer_error)')
+  })
+})
+
+example('act-early.ts', 'searches while the reply is written, and stops what is wrong or enough', async (run) => {
+  const [search, found, reply, wrong, stopped] = (await run()).split('\n')
+  expect(search).toBe('product: searching, with nothing of the reply written')
+  expect(found).toBe('found while the reply was being written')
+  expect(reply).toMatch(/^A party without .* goes with it\. \[ 'party chips, large', 'party chips, small' \]$/)
+  expect(wrong).toBe('schema_mismatch at guests, nothing of the reply was paid for')
+  expect(stopped).toBe('The run was aborted: long enough, with the words "party chips"')
+})
+
+example('progress.ts', 'draws a bar that is full only where the answer is complete', async (run) => {
+  const [first, second] = (await run()).split('\nWait for the spring.\n')
+  const percents = (text: string): number[] => [...text.matchAll(/(\d+) %$/gm)].map(([, number]) => Number(number))
+  expect(percents(first!).length).toBeGreaterThan(2)
+  expect(percents(first!)).toEqual(percents(first!).sort((a, b) => a - b))
+  expect(percents(first!).at(-1)).toBe(100)
+  expect(percents(second!).length).toBeGreaterThan(0)
+  expect(Math.max(...percents(second!))).toBeLessThan(100)
+  expect(second).toContain('stopped at less than 100 %: output_truncated')
+})
+
+example(
+  'redis-stream.ts',
+  'goes on at another node where the first was left',
+  async (run) => {
+    const redis = await startRedis()
+    vi.stubEnv('REDIS_URL', redis.url)
+    try {
+      const [first, second, ...rest] = (await run()).trim().split('\n')
+      const body = 'The harbour was quiet that morning, and nobody had yet seen the letter.'
+      expect(first).toMatch(/^node A: "(The harbour .+)", and the connection is lost while the model writes$/)
+      expect(`${/"(.*)"/.exec(first!)![1]!}${/"(.*)"/.exec(second!)![1]!}`).toBe(body)
+      expect(rest).toEqual(['late:   the same, from the beginning', 'again:  nothing more'])
+    } finally {
+      await redis.stop()
+    }
+  },
+  hasRedis,
+)
+
+test('every example is run here, or is a part of one that is', () => {
+  const folder = join(root, 'examples')
+  const parts = [...tried].flatMap((file) =>
+    [...readFileSync(join(folder, file), 'utf8').matchAll(/ from '(\.[^']+)'/g)].map(([, path]) =>
+      join(dirname(file), path!),
+    ),
+  )
+  const files = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.ts'))
+  expect(files.sort()).toEqual([...new Set([...tried, ...parts])].sort())
 })

@@ -92,23 +92,30 @@ describe('in process', () => {
     for (let i = 0; i < 3; i++) await turn()
   }
 
-  test.each([1, 2, 3])('keeps the limit over any window of an hour of random arrivals (%i)', async (seed) => {
+  const randomFrom = (seed: number) => {
     let state = seed
-    const random = (): number => (state = (state * 48_271) % 2_147_483_647) / 2_147_483_647
-    const { account, provider } = timedProvider(() => random() * 20_000)
-    const client = clientOf(provider, rateLimit({ requests: 30, per: 60_000, concurrency: 8 }))
+    return (): number => (state = (state * 48_271) % 2_147_483_647) / 2_147_483_647
+  }
+
+  /** Asks for an hour, in bursts and lulls, on the whole somewhat less than allowed; resolves when all have begun. */
+  async function arrivals(random: () => number, account: { starts: unknown[] }, ask: (n: number) => Promise<unknown>) {
     const answers: Promise<unknown>[] = []
-    let n = 0
     const until = Date.now() + 3_600_000
     while (Date.now() < until) {
-      // Bursts and lulls, somewhat less than allowed on the whole.
       const burst = random() < 0.2 ? Math.ceil(random() * 60) : Math.ceil(random() * 3)
-      for (let i = 0; i < burst; i++) answers.push(client.stream({ messages, metadata: { n: n++ } }).final())
+      for (let i = 0; i < burst; i++) answers.push(ask(answers.length))
       await vi.advanceTimersByTimeAsync(random() * 40_000)
     }
-    for (let i = 0; i < 2000 && account.starts.length < n; i++) await vi.advanceTimersByTimeAsync(1000)
-    await vi.advanceTimersByTimeAsync(30_000)
-    await Promise.all(answers)
+    for (let i = 0; i < 2000 && account.starts.length < answers.length; i++) await vi.advanceTimersByTimeAsync(1000)
+    await vi.advanceTimersByTimeAsync(60_000)
+    return (await Promise.all(answers)).length
+  }
+
+  test.each([1, 2, 3])('keeps the limit over any window of an hour of random arrivals (%i)', async (seed) => {
+    const random = randomFrom(seed)
+    const { account, provider } = timedProvider(() => random() * 20_000)
+    const client = clientOf(provider, rateLimit({ requests: 30, per: 60_000, concurrency: 8 }))
+    const n = await arrivals(random, account, (i) => client.stream({ messages, metadata: { n: i } }).final())
     expect(account.starts.length).toBe(n)
     expect(n).toBeGreaterThan(300)
     expect(mostIn(account.starts, 60_000)).toBe(30)
@@ -393,6 +400,22 @@ describe('in process', () => {
       expect(consume).toHaveBeenCalledWith('all')
     })
 
+    test.each([1, 2, 3])(
+      'short windows keep a limit over any stretch of an hour, one long window does not (%i)',
+      async (seed) => {
+        const mostOf = async (windows: { points: number; duration: number }): Promise<number> => {
+          const { account, provider } = timedProvider()
+          const limiter = new RateLimiterMemory(windows)
+          const client = clientOf(provider, timeout({ total: false }), rateLimit({ limiter }))
+          const n = await arrivals(randomFrom(seed), account, () => client.stream({ messages }).final())
+          expect(account.starts).toHaveLength(n)
+          return mostIn(account.starts, 60_000)
+        }
+        expect(await mostOf({ points: 5, duration: 12 })).toBeLessThanOrEqual(30)
+        expect(await mostOf({ points: 30, duration: 60 })).toBeGreaterThan(30)
+      },
+    )
+
     test('refuses nobody whom the limiter allows, and whoever it does not where there is no room', async () => {
       const client = clientOf(
         timedProvider().provider,
@@ -475,6 +498,37 @@ describe.skipIf(!hasRedis)('shared between machines, on a Redis', () => {
         const own = account.asked.filter((n) => Number(n) % 2 === parity)
         expect(own).toEqual([...own].sort((a, b) => Number(a) - Number(b)))
       }
+    } finally {
+      await redis.stop()
+    }
+  })
+})
+
+describe.skipIf(!hasRedis)('over any stretch of time, on a Redis', () => {
+  test('short windows keep a limit that one long window does not', async () => {
+    const redis = await startRedis()
+    // Eight in three seconds, asked for by two machines: one request, then many when its window is nearly over.
+    const mostOf = async (windows: { points: number; duration: number }): Promise<number> => {
+      const { account, provider } = timedProvider()
+      const clients = [1, 2].map(() => {
+        const limiter = new RateLimiterRedis({
+          storeClient: redis.connect(),
+          keyPrefix: `windows-${windows.duration}`,
+          ...windows,
+        })
+        return clientOf(provider, rateLimit({ limiter }))
+      })
+      await clients[0]!.stream({ messages }).final()
+      await new Promise((resolve) => setTimeout(resolve, 2500))
+      await Promise.all(Array.from({ length: 14 }, (_, n) => clients[n % 2]!.stream({ messages }).final()))
+      expect(account.starts).toHaveLength(15)
+      // Between the word of Redis and the start of a request some time passes.
+      return mostIn(account.starts, 2900)
+    }
+    try {
+      const [short, long] = await Promise.all([mostOf({ points: 2, duration: 1 }), mostOf({ points: 8, duration: 3 })])
+      expect(short).toBeLessThanOrEqual(8)
+      expect(long).toBeGreaterThan(8)
     } finally {
       await redis.stop()
     }

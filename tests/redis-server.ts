@@ -23,7 +23,7 @@ async function freePort(): Promise<number> {
 }
 
 /** A Redis of its own, in memory. */
-export async function startRedis(): Promise<{ connect: () => Redis; stop: () => Promise<void> }> {
+export async function startRedis(): Promise<{ url: string; connect: () => Redis; stop: () => Promise<void> }> {
   const port = await freePort()
   const server: ChildProcess = spawn(
     'redis-server',
@@ -40,6 +40,7 @@ export async function startRedis(): Promise<{ connect: () => Redis; stop: () => 
   }
   await connect().ping()
   return {
+    url: `redis://127.0.0.1:${port}`,
     connect,
     stop: async () => {
       for (const client of clients) client.disconnect()

@@ -23,7 +23,11 @@ export interface RateLimitOptions {
   readonly queue?: number | undefined
   /** Longest wait. Default `false`: as long as the run may take (`total` of `timeout()`). */
   readonly maxWait?: number | false | undefined
-  /** Counts instead of `requests` and `per`; which stretches of time it counts over is its own matter. */
+  /**
+   * Counts instead of `requests` and `per`; which stretches of time it counts over is its own matter. One that counts in fixed
+   * windows may let twice as many begin around the end of one. Windows of one k-th of the time, each with n / (k + 1) points
+   * rounded down, never let more than n begin in any stretch of it: for 30 in 60 s, `{ points: 5, duration: 12 }`.
+   */
   readonly limiter?: Limiter | undefined
   /** Whose limit a request counts against, e.g. `({ metadata }) => String(metadata?.userId)`. Default: one limit for all. */
   readonly key?: ((request: LLMRequest) => string) | undefined

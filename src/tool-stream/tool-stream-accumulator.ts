@@ -35,7 +35,7 @@ export interface AccumulatedToolCall {
 /** What turns a stream's tool calls and output into field events. The client takes any implementation. */
 export interface StreamAccumulator {
   /**
-   * Takes the next event and returns the field events it brings. Where the event turns out to be wrong, `error` is set and
+   * Takes the next event and returns the field events it brings. The client passes on text, tool calls and the `finish`. Where the event turns out to be wrong, `error` is set and
    * every later push throws it, so that what was found before the fault is not lost.
    */
   push(event: StreamEvent): readonly FieldEvent[]
