@@ -70,11 +70,12 @@ export { cache } from './middleware/cache.ts'
 export type { CacheKeyParts, CacheOptions, CacheStore } from './middleware/cache.ts'
 export { rateLimit } from './middleware/rate-limit.ts'
 export type { Limiter, RateLimitOptions } from './middleware/rate-limit.ts'
-export { fromBatches } from './provider.ts'
+export { batchesOf, fromBatches } from './provider.ts'
 export type {
   AskedTarget,
   AttemptFailure,
   AttemptTimeouts,
+  Batches,
   Deadline,
   Provider,
   ProviderContext,

@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { type AddressInfo, createServer } from 'node:net'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
@@ -278,5 +278,15 @@ test('every example is run here, or is a part of one that is', () => {
     ),
   )
   const files = readdirSync(folder, { recursive: true, encoding: 'utf8' }).filter((file) => file.endsWith('.ts'))
-  expect(files.sort()).toEqual([...new Set([...tried, ...parts])].sort())
+  const [applications, scripts] = [isOfApplication, (file: string) => !isOfApplication(file)].map((is) =>
+    files.filter(is),
+  )
+  expect(scripts!.sort()).toEqual([...new Set([...tried, ...parts])].sort())
+  const names = new Set(applications!.map((file) => dirname(file)).filter((name) => name !== 'shared'))
+  for (const name of names) expect(existsSync(join(root, `tests/applications/${name}.test.ts`))).toBe(true)
 })
+
+/** Those have tests of their own. */
+function isOfApplication(file: string): boolean {
+  return !['.', 'writing'].includes(dirname(file))
+}
