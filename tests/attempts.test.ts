@@ -544,11 +544,11 @@ describe('what one request comes to', () => {
     const hooked = fallback(attempts([overloaded()]), attempts(hello))
     await streamOf(hooked, {}, { onError, onAttempt: no }).final()
     expect(told.map(({ code, message }) => [code, message])).toEqual([
-      ['consumer_error', '`retryOn` threw; the run goes on.'],
+      ['consumer_error', '`retryOn` failed; the run goes on. See `cause`.'],
       ['overloaded', 'Busy.'],
-      ['consumer_error', '`fallbackOn` threw; the run goes on.'],
+      ['consumer_error', '`fallbackOn` failed; the run goes on. See `cause`.'],
       ['overloaded', 'Busy.'],
-      ['consumer_error', '`onAttempt` threw; the run goes on.'],
+      ['consumer_error', '`onAttempt` failed; the run goes on. See `cause`.'],
     ])
     expect(() => fallback([attempts(hello), attempts(hello)], { fallbackOn: 'all' as never })).toThrow(
       'must be a function',
