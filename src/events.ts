@@ -49,7 +49,7 @@ export interface StartEvent {
   readonly toolInput: ToolInputChannel
   /** Which attempt this is, counted from 1. */
   readonly attempt?: number | undefined
-  /** Whether the answer is one that was given before. */
+  /** Whether the answer is one that was given before, or is being given to an equal request: nobody pays for it again. */
   readonly cached?: boolean | undefined
   readonly warnings?: readonly LLMWarning[] | undefined
 }
@@ -269,6 +269,7 @@ export interface Metrics {
   readonly fallbackUsed: boolean
   /** How long the request waited for its turn. */
   readonly queuedMs: number
+  /** As on `start`: nobody paid for the answer again. Of `client.run()`, that of the last step. */
   readonly cached: boolean
   /** Network reads, or events where the provider does not hand out reads. */
   readonly chunks: number

@@ -84,11 +84,11 @@ export interface RunResponse<
   Calls extends readonly unknown[] = readonly Omit<ToolCallEvent, 'type'>[],
   Output = unknown,
 > extends Omit<LLMResponse<Calls, Output>, 'messages'> {
-  /** The answer of each step. Their metrics are those of the run up to then. */
+  /** The answer of each step. Their metrics are those of the run up to then, but for `cached`, which is of the step. */
   readonly steps: readonly LLMResponse<Calls, Output | undefined>[]
   /** The answers of all steps and the results of their tools, to append to the conversation. */
   readonly messages: readonly (AssistantMessage | ToolMessage)[]
-  /** Of all steps. */
+  /** Of all steps, those included whose answer came from a cache: `metrics.cached` of each in `steps` tells which. */
   readonly usage: Usage
 }
 

@@ -59,7 +59,7 @@ export interface ClientHooks {
   readonly onStart?: ((run: RunIdentity) => void) | undefined
   /** The first text, reasoning or tool arguments arrived. */
   readonly onFirstDelta?: ((first: FirstDelta) => void) | undefined
-  /** The answer is one that was given before. */
+  /** The answer is one that was given before, or is being given to an equal request. */
   readonly onCacheHit?: ((run: RunIdentity) => void) | undefined
   /** A target is asked that stands in for another. */
   readonly onFallback?: ((use: FallbackUse) => void) | undefined

@@ -13,6 +13,7 @@ import {
   type LLMRequest,
   type LLMResponse,
   type Middleware,
+  rateLimit,
   retry,
   StreamError,
   type StreamEvent,
@@ -545,6 +546,25 @@ describe('equal requests at the same time', () => {
     expect(provider.requests).toHaveLength(1)
     await stored()
     expect(set).toHaveBeenCalledTimes(1)
+  })
+
+  test('are marked as cached but for the first, which alone waited for its turn', async () => {
+    const hits = vi.fn()
+    const limit = rateLimit({ requests: 1, per: 300 })
+    const provider = scriptedProvider(hello)
+    const middleware = [cache({ store: new Map<string, string>() }), limit]
+    const client = new StreamingLLMClient({ provider, middleware, onCacheHit: hits })
+    const ask = (content = 'Hello') => client.stream({ messages: [{ role: 'user', content }] })
+    await ask('First').final()
+    const streams = [ask(), ask()]
+    const starts = streams.map(async (stream) => (await collect(stream))[0])
+    const [leader, follower] = await Promise.all(streams.map((stream) => stream.final()))
+    expect(await Promise.all(starts)).toMatchObject([{ cached: false }, { cached: true }])
+    expect(leader!.metrics).toMatchObject({ cached: false, outputTokensPerSecond: expect.any(Number) as number })
+    expect(leader!.metrics.queuedMs).toBeGreaterThan(100)
+    expect(follower!.metrics).toMatchObject({ cached: true, queuedMs: 0, outputTokensPerSecond: undefined })
+    expect(hits).toHaveBeenCalledTimes(1)
+    expect(provider.requests).toHaveLength(2)
   })
 
   test('the others go on when the first leaves, and what they get is kept', async () => {

@@ -16,6 +16,7 @@ import {
 } from '@opentelemetry/sdk-metrics'
 import { BasicTracerProvider, InMemorySpanExporter, SimpleSpanProcessor } from '@opentelemetry/sdk-trace-base'
 import {
+  cache,
   type ClientOptions,
   fallback,
   type Middleware,
@@ -24,6 +25,7 @@ import {
   retry,
   StreamError,
   type StreamEvent,
+  StreamingLLMClient,
   type StreamRequest,
   tool,
 } from 'fieldstream'
@@ -265,6 +267,23 @@ describe('telemetry()', () => {
     await run([[{ ...start, cached: true } as StreamEvent, text('Hi'), finish('stop')]], [recorded.middleware])
     expect((await recorded.metrics())['gen_ai.client.token.usage'] ?? []).toEqual([])
     expect(recorded.spans[0]!.attributes).not.toHaveProperty('gen_ai.usage.input_tokens')
+  })
+
+  test('counts the tokens of a call that equal requests share once', async () => {
+    const recorded = recorder()
+    const middleware = [recorded.middleware, cache({ store: new Map<string, string>() })]
+    const provider = scriptedProvider(async function* () {
+      // Until the others ask too.
+      await new Promise((resolve) => setTimeout(resolve, 100))
+      yield* whole
+    })
+    const client = new StreamingLLMClient({ provider, middleware })
+    const ask = () => client.stream({ messages: [{ role: 'user', content: 'Hello' }] }).final()
+    await Promise.all([ask(), ask(), ask()])
+    await turn()
+    const points = (await recorded.metrics())['gen_ai.client.token.usage']!
+    expect(recorded.spans).toHaveLength(3)
+    expect(points.map(({ count }) => count)).toEqual([1, 1])
   })
 
   test('takes no time to a first chunk of an answer in one piece', async () => {

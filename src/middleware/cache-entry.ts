@@ -189,9 +189,7 @@ function isJson(value: unknown): boolean {
   }
 }
 
-/** The answer of an entry, as the attempt that now asks for it gets it. */
-export function replay(events: readonly StreamEvent[], attempt: number): readonly StreamEvent[] {
-  return events.map((event) =>
-    event.type === 'start' ? ({ ...event, attempt, cached: true } satisfies StartEvent) : event,
-  )
+/** An answer that others paid for, as it is given to this request. */
+export function asCached(events: readonly StreamEvent[], facts: Partial<StartEvent> = {}): readonly StreamEvent[] {
+  return events.map((event) => (event.type === 'start' ? { ...event, ...facts, cached: true } : event))
 }

@@ -4,7 +4,7 @@ import type { StreamEvent } from '../events.ts'
 import type { Middleware } from '../middleware.ts'
 import { fromBatches, isVisible, type ProviderContext, type StreamEvents, batchesOf } from '../provider.ts'
 import type { LLMRequest } from '../request.ts'
-import { fromEntry, replay, toEntry } from './cache-entry.ts'
+import { asCached, fromEntry, toEntry } from './cache-entry.ts'
 import { Flight } from './cache-flight.ts'
 import { type CacheKeyParts, hashOf, keyPartsOf } from './cache-key.ts'
 
@@ -62,12 +62,14 @@ const names: readonly string[] = [
 
 /**
  * Gives an answer that was given before to an equal request, marked `cached` and each part in one delta; it is validated like
- * any other, and forgotten where its validator refuses it by now. Only answers that are complete and valid are kept: none that was cut, refused or cancelled. Equal means: the same
- * target, messages, tools, schemas and options; who may share answers is for `scope` to say. Two targets of one name on
- * different servers need stores, or a `key`, of their own.
+ * any other, and forgotten where its validator refuses it by now. Only answers that are complete and valid are kept: none that
+ * was cut, refused or cancelled. Equal means: the same target, messages, tools, schemas and options; who may share answers is
+ * for `scope` to say. Two targets of one name on different servers need stores, or a `key`, of their own. The target is the
+ * client's provider: a `fallback()` has one answer for all its targets, whichever gave it.
  *
- * Equal requests at the same time share one call. Where it fails before any of it was seen, each of the others makes its own;
- * it is cancelled when all have left.
+ * Equal requests at the same time share one call, and those that did not begin it are marked `cached` too: nobody pays for them
+ * again. Where it fails before any of it was seen, each of the others makes its own; it is cancelled when all have left.
+ * `generate()` without `onEvent` and `stream()` do not share one call, since the one is not streamed, but one kept answer.
  *
  * A store that fails, hangs or holds junk costs no answer: see `onError`. Requests with `cache: false` or `raw` pass it by.
  *
@@ -156,7 +158,7 @@ export function cache(options: CacheOptions = {}): Middleware {
         if (events) {
           // Its validator may have changed since.
           context.afterEnd?.((error) => void (error instanceof OutputError && forget()))
-          yield replay(events, context.attempt)
+          yield asCached(events, { attempt: context.attempt })
           return
         }
       }
@@ -180,7 +182,7 @@ export function cache(options: CacheOptions = {}): Middleware {
             }
             const events: readonly StreamEvent[] = held ?? batch
             held = undefined
-            yield events
+            yield asCached(events)
           }
           return
         } catch (error) {
