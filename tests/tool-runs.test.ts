@@ -271,6 +271,32 @@ describe('run()', () => {
     expect(resultsIn(provider)).toMatchObject([{ output: ['found'] }])
   })
 
+  test('drives a generator that is not async in the same way, promises and its end included', async () => {
+    let closed = 0
+    const search = tool({
+      name: 'search',
+      *execute() {
+        try {
+          yield 'begun'
+          yield Promise.resolve('half way')
+          return Promise.resolve(['found'])
+        } finally {
+          closed++
+        }
+      },
+    })
+    const provider = stepsOf(calling(['a', 'search']), saying('Done'))
+    const events = await collect(runOf(provider, [search]))
+    expect(events.flatMap((event) => (event.type === 'tool-progress' ? [event.value] : []))).toEqual([
+      'begun',
+      'half way',
+    ])
+    expect(resultsIn(provider)).toMatchObject([{ output: ['found'] }])
+    for await (const { type } of runOf(stepsOf(calling(['a', 'search'])), [search])) if (type === 'tool-progress') break
+    await turn()
+    expect(closed).toBe(2)
+  })
+
   test('tells listeners of tools, and `fields` of every step', async () => {
     const heard: unknown[] = []
     const run = runOf(
@@ -414,6 +440,13 @@ describe('a tool that fails', () => {
     expect(isClosed).toBe(true)
   })
 
+  class Secret {
+    readonly #value = 1
+    readonly hint = undefined
+    get value(): number {
+      return this.#value
+    }
+  }
   const cycle: Record<string, unknown> = {}
   cycle['self'] = { cycle }
   test.each<[string, unknown]>([
@@ -425,6 +458,12 @@ describe('a tool that fails', () => {
     ['a symbol', Symbol('s')],
     ['a Map', { map: new Map([[1, 2]]) }],
     ['what is not finite', [NaN]],
+    ['a Response', new Response('text')],
+    ['a promise within', { later: Promise.resolve(1) }],
+    ['an iterator', [1].values()],
+    ['a generator within', { items: (function* () {})() }],
+    ['an error', new Error('no')],
+    ['what keeps all to itself', new Secret()],
   ])('since it gives %s, says so', async (_, output) => {
     const odd = tool({ name: 'odd', execute: () => output })
     const provider = stepsOf(calling(['a', 'odd']), saying(''))
@@ -438,6 +477,21 @@ describe('a tool that fails', () => {
     ])
     const thrown = await rejectionOf(runOf(stepsOf(calling(['a', 'odd'])), [odd], { onToolError: 'throw' }).final())
     expect(thrown).toMatchObject({ code: 'tool_output_not_serializable', retryable: false })
+  })
+
+  test.each<[string, unknown, unknown]>([
+    ['an empty object', {}, {}],
+    ['an object without a prototype', Object.create(null), {}],
+    ['an empty list', [], []],
+    ['what is undefined', { a: undefined }, {}],
+    ['an instance with members', new (class Point { x = 1 })(), { x: 1 }], // prettier-ignore
+    ['what says itself what it is', new (class { toJSON = () => ({}) })(), {}], // prettier-ignore
+    ['a boxed text', new String('text'), 'text'],
+  ])('is none for %s', async (_, output, told) => {
+    const provider = stepsOf(calling(['a', 'odd']), saying(''))
+    await runOf(provider, [tool({ name: 'odd', execute: () => output })]).final()
+    expect(resultsIn(provider)).toMatchObject([{ output: told }])
+    expect(resultsIn(provider)).not.toMatchObject([{ isError: true }])
   })
 
   test('tells the model what its output was when it gave it', async () => {

@@ -216,11 +216,19 @@ const search = tool({
     return ['found']
   },
 })
+const count = tool({
+  name: 'count',
+  input: z.object({ to: z.number() }),
+  *execute({ to }) {
+    yield 1
+    return Promise.resolve({ sum: to })
+  },
+})
 
 test('tools that run give their outputs types', async () => {
   const run = client.run({
     messages,
-    tools: [weather, search, answer],
+    tools: [weather, search, count, answer],
     toolChoice: weather,
     fields: { city: 'city' },
     output: report,
@@ -232,7 +240,10 @@ test('tools that run give their outputs types', async () => {
       expectTypeOf(event.output).toEqualTypeOf<{ degrees: number }>()
     if (event.type === 'tool-result' && event.toolName === 'search')
       expectTypeOf(event.output).toEqualTypeOf<string[]>()
-    if (event.type === 'tool-error') expectTypeOf(event.toolName).toEqualTypeOf<'weather' | 'search' | 'answer'>()
+    if (event.type === 'tool-result' && event.toolName === 'count')
+      expectTypeOf(event.output).toEqualTypeOf<{ sum: number }>()
+    if (event.type === 'tool-error')
+      expectTypeOf(event.toolName).toEqualTypeOf<'weather' | 'search' | 'count' | 'answer'>()
     if (event.type === 'field-end') expectTypeOf(event.value).toEqualTypeOf<string>()
   }
   const { toolCalls, steps, output } = await run.final()
