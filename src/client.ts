@@ -78,7 +78,7 @@ export interface StreamRequest<
   readonly batch?: BatchOptions | false | undefined
   /** How many events to keep for consumers that `subscribe()` late or return. Default: that of the client, else none. */
   readonly replay?: ReplayOptions | undefined
-  /** Lets the run finish when all its consumers have left, also the loop. Default false. */
+  /** Lets a run that has begun finish when all its consumers have left, also the loop. Default false. */
   readonly keepAlive?: boolean | undefined
   /** Also emit `progress`, an estimate of how much of the answer is written. Default false. */
   readonly progress?: boolean | undefined

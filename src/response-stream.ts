@@ -438,8 +438,9 @@ export class ResponseStream<
   #onLeft(isLoop: boolean): void {
     const hasOthers = this.#log?.hasReaders === true || (!isLoop && (this.#isDriven || this.#queues.size > 0))
     if (hasOthers) return
-    if (this.#options.keepAlive) this.#drive()
-    else this.abort('consumer_return')
+    if (!this.#options.keepAlive) this.abort('consumer_return')
+    // What has not begun is not begun for nobody.
+    else if (this.#isReading || this.#source || this.#seq > 0) this.#drive()
   }
 
   #deltas(
