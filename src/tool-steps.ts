@@ -15,14 +15,15 @@ export interface ToolRunOptions<Call = Omit<ToolCallEvent, 'type'>, Step = LLMRe
   readonly toolConcurrency?: number | undefined
   /**
    * Whether a call may run whose tool has `needsApproval`; a `reason` for which it may not goes to the model. There is no limit of
-   * time to the answer but the request's `signal`.
+   * time to the answer but the request's `signal`; that of the context fires when the run is over, and nobody needs the answer.
    */
-  readonly onToolApproval?: ((call: Call) => ToolApproval | Promise<ToolApproval>) | undefined
+  readonly onToolApproval?:
+    ((call: Call, context: { readonly signal: AbortSignal }) => ToolApproval | Promise<ToolApproval>) | undefined
   /** What becomes of a tool that fails: `'send'`, the default, tells the model and goes on; `'throw'` ends the run. */
   readonly onToolError?: 'send' | 'throw' | undefined
 }
 
-const names: readonly string[] = [
+export const runOptions: readonly string[] = [
   'maxSteps',
   'stopWhen',
   'toolConcurrency',
@@ -35,7 +36,7 @@ export function splitRunOptions(request: object): { readonly options: ToolRunOpt
   const options: Record<string, unknown> = {}
   const rest: Record<string, unknown> = {}
   for (const [name, value] of Object.entries((request as object | undefined) ?? {}))
-    (names.includes(name) ? options : rest)[name] = value
+    (runOptions.includes(name) ? options : rest)[name] = value
   return { options, rest }
 }
 

@@ -638,11 +638,14 @@ describe('approval', () => {
   test('is asked for where a tool needs it, and what is refused does not run', async () => {
     risky.mockClear()
     const provider = stepsOf(asking, saying(''))
+    const signal = expect.any(AbortSignal) as AbortSignal
     const onToolApproval = vi.fn(() => ({ approved: false, reason: 'too much' }))
     const onError = vi.fn()
     const run = runOf(provider, [pay], { onToolApproval, onToolError: 'throw' }, { onError })
     const events = await collect(run)
-    expect(onToolApproval.mock.calls).toEqual([[{ toolCallId: 'b', toolName: 'pay', input: { amount: 50 } }]])
+    expect(onToolApproval.mock.calls).toEqual([
+      [{ toolCallId: 'b', toolName: 'pay', input: { amount: 50 } }, { signal }],
+    ])
     expect(risky.mock.calls.map(([input]) => input)).toEqual([{ amount: 5 }])
     const message = 'The call of tool "pay" was not approved: too much'
     expect(events.find(({ type }) => type === 'tool-error')).toMatchObject({ error: { code: 'tool_denied', message } })
@@ -673,6 +676,37 @@ describe('approval', () => {
     })
     run.on('tool-result', () => run.abort('enough'))
     expect(await rejectionOf(run.final())).toMatchObject({ code: 'aborted' })
+  })
+
+  test.each<[string, (run: Run) => void]>([
+    ['aborted', (run) => run.abort('enough')],
+    ['ended by another tool', () => undefined],
+  ])('is told when nobody needs it any more, since the run was %s', async (how, end) => {
+    let asked: AbortSignal | undefined
+    const asks = Promise.withResolvers<undefined>()
+    const fails = tool({
+      name: 'fails',
+      async execute() {
+        await asks.promise
+        if (how === 'aborted') return new Promise(() => undefined)
+        throw new Error('down')
+      },
+    })
+    const script = calling(['b', 'pay', { amount: 50 }], ['c', 'fails'])
+    const run = runOf(stepsOf(script), [pay, fails], {
+      onToolError: 'throw',
+      onToolApproval: (_, { signal }) => {
+        asked = signal
+        asks.resolve(undefined)
+        return new Promise<boolean>(() => undefined)
+      },
+    })
+    const failed = rejectionOf(run.final())
+    await asks.promise
+    expect(asked!.aborted).toBe(false)
+    end(run)
+    expect(await failed).toMatchObject({ code: how === 'aborted' ? 'aborted' : 'tool_execution_failed' })
+    expect(asked!.aborted).toBe(true)
   })
 
   test('that fails ends the run, and is asked of nobody at the latest before anything is sent', async () => {

@@ -14,7 +14,8 @@ export interface ToolRunSettings {
   readonly concurrency: number
   /** What becomes of a tool that fails: its error goes to the model, or ends the run. */
   readonly onToolError: 'send' | 'throw'
-  readonly onToolApproval: ((call: Call) => ToolApproval | Promise<ToolApproval>) | undefined
+  readonly onToolApproval:
+    ((call: Call, context: { readonly signal: AbortSignal }) => ToolApproval | Promise<ToolApproval>) | undefined
 }
 
 /** What the tools of one step run in. */
@@ -103,7 +104,7 @@ class ToolRun {
     try {
       const { input } = this.#call
       if (!(await this.#tool.needsApproval?.(input, this.#toolContext))) return undefined
-      const answer = await this.#settings.onToolApproval?.(this.#call)
+      const answer = await this.#settings.onToolApproval?.(this.#call, { signal: this.#context.signal })
       const { approved, reason } = typeof answer === 'object' ? answer : { approved: answer, reason: undefined }
       // A caller without types may have answered anything.
       if ((approved as unknown) === true) return undefined
