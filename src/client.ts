@@ -76,8 +76,8 @@ export interface StreamRequest<
    * delivered before any event that is no delta. Other deltas and `raw` come as ever. `false` where the client's is not wanted.
    */
   readonly batch?: BatchOptions | false | undefined
-  /** How many events to keep for consumers that `subscribe()` late or return. Default: that of the client, else none. */
-  readonly replay?: ReplayOptions | undefined
+  /** How many events to keep for consumers that `subscribe()` late or return. Default: that of the client, else none; `false` for none. */
+  readonly replay?: ReplayOptions | false | undefined
   /** Lets a run that has begun finish when all its consumers have left, also the loop. Default false. */
   readonly keepAlive?: boolean | undefined
   /** Also emit `progress`, an estimate of how much of the answer is written. Default false. */
@@ -226,7 +226,7 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
 
   #prepare(given: object, runOptions?: ToolRunOptions): RunOptions {
     const request = given as StreamRequest
-    checkRequest(request, this.#options.provider.name)
+    checkRequest(request, this.#options.provider.name, runOptions !== undefined)
     const {
       fields: definitions,
       onInvalid = 'continue',
@@ -264,7 +264,7 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
       batch: batch === false ? undefined : batch,
       afterStep: steps && ((response) => steps.after(response)),
       signal,
-      replay,
+      replay: replay === false ? undefined : replay,
       keepAlive,
       seenSizes: progress ? this.#seenSizes : undefined,
       checkPath: (path) => checkPath(path, payloads),

@@ -424,3 +424,9 @@ test('a request may keep more than its client does', async () => {
   await stream.final()
   expect(await collect(stream.subscribe())).toHaveLength(6)
 })
+
+test('a request may keep nothing where its client does', async () => {
+  const stream = streamOf([[start, text('a'), finish('stop')]], { replay: false }, { replay: { events: 100 } })
+  await stream.final()
+  expect(thrownBy(() => stream.subscribe())).toMatchObject({ code: 'stream_consumed' })
+})
