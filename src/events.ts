@@ -178,7 +178,7 @@ export interface FieldDeltaEvent<Field extends string = string> {
   readonly params: Readonly<Record<string, string>>
   /** Empty only where, after a `restart`, a value ends before what was shown of it; half a surrogate pair only where the value itself holds one. */
   readonly delta: string
-  /** Characters (UTF-16 code units) of this field so far, this delta included. */
+  /** Characters (UTF-16 code units) of this field so far in this call or output, this delta included. Starts anew after `restart`. */
   readonly length: number
   /** The call it stands in; `undefined` in the output. */
   readonly toolCallId: string | undefined
@@ -191,6 +191,7 @@ export interface FieldEndEvent<Field extends string = string, Value = unknown> {
   readonly field: Field
   readonly path: string
   readonly params: Readonly<Record<string, string>>
+  /** As the model wrote it, also where a schema would transform it; where it is not invalid, what `map` makes of it. */
   readonly value: Value
   /** Whether the field's own schema accepts the value; `undefined` where it has none. */
   readonly valid: boolean | undefined
@@ -319,7 +320,10 @@ export type ResponseEvent<
   (
     | (StartEvent & { readonly attempt: number; readonly cached: boolean })
     | (TextDeltaEvent & {
-        /** Characters (UTF-16 code units) of the text so far, this delta included. */
+        /**
+         * Characters (UTF-16 code units) of the text so far, this delta included. Starts anew in each step of `client.run()`, and
+         * after `restart`.
+         */
         readonly length: number
       })
     | ReasoningDeltaEvent

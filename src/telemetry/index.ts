@@ -35,7 +35,8 @@ const conventionalNames: Readonly<Record<string, string>> = { gemini: 'gcp.gemin
  * the error's `code`; a run that was cancelled has it too (`aborted`), but not the status of an error.
  *
  * As the first of the middleware it covers what the run waits for and repeats, and knows whether the answer was valid; after
- * `retry()` there is a span for each attempt. Answers from a cache have no tokens, since nobody pays for them again.
+ * `retry()` there is a span for each attempt. In `client.run()` there is one for each step, and none for the tools between them.
+ * Answers from a cache have no tokens, since nobody pays for them again.
  *
  * @throws UsageError for options that make no sense; `missing_dependency` (when first used) without `@opentelemetry/api`.
  */
