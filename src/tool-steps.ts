@@ -40,13 +40,15 @@ export function splitRunOptions(request: object): { readonly options: ToolRunOpt
   return { options, rest }
 }
 
+type Answer = RunResponse['steps'][number]
+
 /** The steps of one run: what the model answered, what its tools gave, and what it is to be asked next. */
 export class ToolSteps {
   readonly #maxSteps: number
   readonly #stopWhen: ToolRunOptions['stopWhen']
   readonly #settings: ToolRunSettings
   #request: LLMRequest
-  readonly #steps: LLMResponse[] = []
+  readonly #steps: Answer[] = []
   readonly #messages: (AssistantMessage | ToolMessage)[] = []
 
   /** @throws UsageError for options that make no sense. */
@@ -70,7 +72,7 @@ export class ToolSteps {
   }
 
   /** What follows an answer: the end, or the tools that it calls. */
-  after(response: LLMResponse): RunResponse | BetweenSteps {
+  after(response: Answer): RunResponse | BetweenSteps {
     this.#steps.push(response)
     this.#messages.push(...response.messages)
     const { tools = [] } = this.#request
@@ -99,7 +101,7 @@ export class ToolSteps {
     }
   }
 
-  #result(response: LLMResponse): RunResponse {
+  #result(response: Answer): RunResponse {
     const usage = this.#steps.map((step) => step.usage).reduce(addUsage)
     return { ...response, usage, messages: [...this.#messages], steps: [...this.#steps] }
   }
