@@ -3,6 +3,7 @@ import { checkNumbers, checkOptions } from './check-options.ts'
 import type { BatchOptions } from './delta-batcher.ts'
 import { UsageError } from './errors.ts'
 import type { Tool } from './tool.ts'
+import { runOptions } from './tool-steps.ts'
 
 const requestOptions: readonly string[] = [
   'messages',
@@ -53,10 +54,20 @@ const partShapes: Readonly<Record<string, string>> = {
   'tool-result': '{ toolCallId, output }',
 }
 
-/** @throws UsageError that says what to change. */
-export function checkRequest(request: StreamRequest, provider: string): void {
+/**
+ * Checks a request, of one to `run()` without that method's own options.
+ *
+ * @throws UsageError that says what to change.
+ */
+export function checkRequest(request: StreamRequest, provider: string, isRun: boolean): void {
   const hint = ' What only one provider knows goes into `providerOptions`.'
-  checkOptions('A request', request, requestOptions, hint)
+  const ofRun = runOptions.find((name) => Object.hasOwn((request as object | undefined) ?? {}, name))
+  if (ofRun !== undefined)
+    throw new UsageError(
+      'invalid_argument',
+      `\`${ofRun}\` is an option of run(), which runs tools: client.run({ ${ofRun}: … }).`,
+    )
+  checkOptions('A request', request, isRun ? [...requestOptions, ...runOptions] : requestOptions, hint)
   checkMessages(request.messages)
   checkTools(request.tools)
   checkToolChoice(request)
@@ -131,7 +142,7 @@ export function checkBatch(batch: BatchOptions | false | undefined): void {
 
 /** @throws UsageError where it is no `ReplayOptions`. */
 export function checkReplay(replay: unknown): void {
-  if (replay === undefined) return
+  if (replay === undefined || replay === false) return
   checkOptions('`replay`', replay, ['events'])
   const { events } = replay as Members
   expect(

@@ -20,7 +20,7 @@ import type {
 import { composeMiddleware, type Middleware, type StreamFunction } from './middleware.ts'
 import { type OutputDefinition, toOutputFormat } from './output-format.ts'
 import { leavesOf, type Provider } from './provider.ts'
-import type { LLMRequest, ToolChoice } from './request.ts'
+import type { AssistantMessage, LLMRequest, ToolChoice } from './request.ts'
 import type { SizeStatistics } from './progress-estimator.ts'
 import { eventTypes, type LLMResponse, ResponseStream, type RunOptions, type RunResponse } from './response-stream.ts'
 import { type Alerts, type ClientHooks, hookNames } from './run-hooks.ts'
@@ -76,9 +76,9 @@ export interface StreamRequest<
    * delivered before any event that is no delta. Other deltas and `raw` come as ever. `false` where the client's is not wanted.
    */
   readonly batch?: BatchOptions | false | undefined
-  /** How many events to keep for consumers that `subscribe()` late or return. Default: that of the client, else none. */
-  readonly replay?: ReplayOptions | undefined
-  /** Lets the run finish when all its consumers have left, also the loop. Default false. */
+  /** How many events to keep for consumers that `subscribe()` late or return. Default: that of the client, else none; `false` for none. */
+  readonly replay?: ReplayOptions | false | undefined
+  /** Lets a run that has begun finish when all its consumers have left, also the loop. Default false. */
   readonly keepAlive?: boolean | undefined
   /** Also emit `progress`, an estimate of how much of the answer is written. Default false. */
   readonly progress?: boolean | undefined
@@ -152,7 +152,8 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
     ToolCallsOf<Tools, Choice>,
     PayloadInput<Tools, Output>,
     FieldName<Definitions>,
-    OutputOf<Tools, Choice, Output>
+    OutputOf<Tools, Choice, Output>,
+    LLMResponse<ToolCallsOf<Tools, Choice>, OutputOf<Tools, Choice, Output>, AssistantMessage>
   > {
     return new ResponseStream(this.#prepare(request))
   }
@@ -175,7 +176,7 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
       readonly fields?: (Definitions & CheckedFields<Definitions, PayloadInput<Tools, Output>>) | undefined
     } & ToolRunOptions<
         ToolCallResult<ToolCallOf<Tools>>,
-        LLMResponse<ToolCallsOf<Tools, 'auto'>, OutputOf<Tools, 'auto', Output> | undefined>
+        LLMResponse<ToolCallsOf<Tools, 'auto'>, OutputOf<Tools, 'auto', Output> | undefined, AssistantMessage>
       >,
   ): ResponseStream<
     RunEventOf<Tools, Definitions, Output>,
@@ -206,7 +207,7 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
       readonly fields?: (Definitions & CheckedFields<Definitions, PayloadInput<Tools, Output>>) | undefined
     },
     options: { readonly onEvent?: ((event: EventOf<Tools, Definitions, Choice, Output>) => void) | undefined } = {},
-  ): Promise<LLMResponse<ToolCallsOf<Tools, Choice>, OutputOf<Tools, Choice, Output>>> {
+  ): Promise<LLMResponse<ToolCallsOf<Tools, Choice>, OutputOf<Tools, Choice, Output>, AssistantMessage>> {
     checkOptions('generate()', options, ['onEvent'])
     const { onEvent } = options
     checkFunctions('generate()', { onEvent })
@@ -215,7 +216,8 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
       ToolCallsOf<Tools, Choice>,
       PayloadInput<Tools, Output>,
       FieldName<Definitions>,
-      OutputOf<Tools, Choice, Output>
+      OutputOf<Tools, Choice, Output>,
+      LLMResponse<ToolCallsOf<Tools, Choice>, OutputOf<Tools, Choice, Output>, AssistantMessage>
     >({
       ...this.#prepare(request),
       streaming: onEvent !== undefined || leavesOf(this.#options.provider).some((leaf) => !leaf.generate),
@@ -226,7 +228,7 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
 
   #prepare(given: object, runOptions?: ToolRunOptions): RunOptions {
     const request = given as StreamRequest
-    checkRequest(request, this.#options.provider.name)
+    checkRequest(request, this.#options.provider.name, runOptions !== undefined)
     const {
       fields: definitions,
       onInvalid = 'continue',
@@ -264,7 +266,7 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
       batch: batch === false ? undefined : batch,
       afterStep: steps && ((response) => steps.after(response)),
       signal,
-      replay,
+      replay: replay === false ? undefined : replay,
       keepAlive,
       seenSizes: progress ? this.#seenSizes : undefined,
       checkPath: (path) => checkPath(path, payloads),

@@ -180,7 +180,7 @@ export function copyError<E>(error: E, without: readonly string[] = []): E {
 
 /** The error for a source that ends before its `finish`. */
 export function unfinished(provider: string): StreamError {
-  const message = `${provider} ended its stream without saying that the answer is complete.`
+  const message = `${provider} ended its answer without saying that it is complete.`
   return new StreamError('stream_truncated', message, { retryable: true, phase: 'stream' })
 }
 

@@ -49,7 +49,7 @@ export interface StartEvent {
   readonly toolInput: ToolInputChannel
   /** Which attempt this is, counted from 1. */
   readonly attempt?: number | undefined
-  /** Whether the answer is one that was given before. */
+  /** Whether the answer is one that was given before, or is being given to an equal request: nobody pays for it again. */
   readonly cached?: boolean | undefined
   readonly warnings?: readonly LLMWarning[] | undefined
 }
@@ -178,7 +178,7 @@ export interface FieldDeltaEvent<Field extends string = string> {
   readonly params: Readonly<Record<string, string>>
   /** Empty only where, after a `restart`, a value ends before what was shown of it; half a surrogate pair only where the value itself holds one. */
   readonly delta: string
-  /** Characters (UTF-16 code units) of this field so far, this delta included. */
+  /** Characters (UTF-16 code units) of this field so far in this call or output, this delta included. Starts anew after `restart`. */
   readonly length: number
   /** The call it stands in; `undefined` in the output. */
   readonly toolCallId: string | undefined
@@ -191,6 +191,7 @@ export interface FieldEndEvent<Field extends string = string, Value = unknown> {
   readonly field: Field
   readonly path: string
   readonly params: Readonly<Record<string, string>>
+  /** As the model wrote it, also where a schema would transform it; where it is not invalid, what `map` makes of it. */
   readonly value: Value
   /** Whether the field's own schema accepts the value; `undefined` where it has none. */
   readonly valid: boolean | undefined
@@ -269,6 +270,7 @@ export interface Metrics {
   readonly fallbackUsed: boolean
   /** How long the request waited for its turn. */
   readonly queuedMs: number
+  /** As on `start`: nobody paid for the answer again. Of `client.run()`, that of the last step. */
   readonly cached: boolean
   /** Network reads, or events where the provider does not hand out reads. */
   readonly chunks: number
@@ -318,7 +320,10 @@ export type ResponseEvent<
   (
     | (StartEvent & { readonly attempt: number; readonly cached: boolean })
     | (TextDeltaEvent & {
-        /** Characters (UTF-16 code units) of the text so far, this delta included. */
+        /**
+         * Characters (UTF-16 code units) of the text so far, this delta included. Starts anew in each step of `client.run()`, and
+         * after `restart`.
+         */
         readonly length: number
       })
     | ReasoningDeltaEvent

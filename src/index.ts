@@ -81,7 +81,7 @@ export type {
   ProviderContext,
   StreamEvents,
 } from './provider.ts'
-export type { Middleware, StreamFunction } from './middleware.ts'
+export type { Middleware, RunLimits, StreamFunction } from './middleware.ts'
 export type {
   Alerts,
   ClientHooks,

@@ -8,9 +8,29 @@ export type StreamFunction = (request: LLMRequest, context: ProviderContext) => 
  * Anything that stands between client and provider: it may change the request, watch or change the events, answer by itself,
  * or call `next` again. The first listed is the outermost.
  */
-export type Middleware = (next: StreamFunction) => StreamFunction
+export interface Middleware {
+  (next: StreamFunction): StreamFunction
+  /** Limits of the whole run, which hold from its beginning on, wherever among the middleware they stand. */
+  readonly runLimits?: RunLimits | undefined
+}
+
+/** In milliseconds; `false` is no limit. */
+export interface RunLimits {
+  readonly total?: number | false | undefined
+  readonly validate?: number | false | undefined
+}
 
 /** Stacks middleware around `stream`. */
 export function composeMiddleware(middleware: readonly Middleware[], stream: StreamFunction): StreamFunction {
-  return middleware.reduceRight((next, wrap) => wrap(next), stream)
+  const whole = middleware.reduceRight((next, wrap) => wrap(next), stream)
+  const limits = middleware.flatMap(({ runLimits }) => runLimits ?? [])
+  return (request, context) => {
+    for (const each of limits) limitRun(context, each)
+    return whole(request, context)
+  }
+}
+
+export function limitRun({ deadline }: ProviderContext, { total, validate }: RunLimits): void {
+  if (total !== undefined) deadline?.limit(total)
+  if (validate !== undefined) deadline?.limitValidation(validate)
 }

@@ -63,7 +63,7 @@ export interface ProviderContext {
   readonly onFirstByte?: (() => void) | undefined
   /** To be told how long the request waited for its turn, in milliseconds. */
   readonly onQueued?: ((milliseconds: number) => void) | undefined
-  /** To be told that a function of the user's threw where the run goes on without it; `name` is what it is called. */
+  /** To be told that something of the user's, a function or a store, failed where the run goes on without it; `name` is what it is called. */
   readonly onConsumerError?: ((name: string, cause: unknown) => void) | undefined
   /**
    * Calls back once the run is over, or in a run of several steps the step, with the error it ended with: without one the answer

@@ -54,6 +54,8 @@ import { checkForced, checkOffered, validateOutput, validateToolCall } from './t
 export interface LLMResponse<
   Calls extends readonly unknown[] = readonly Omit<ToolCallEvent, 'type'>[],
   Output = unknown,
+  /** One answer is one message; those of `client.run()` have the results of tools between them. */
+  Message extends AssistantMessage | ToolMessage = AssistantMessage | ToolMessage,
 > {
   readonly text: string
   readonly reasoning: string
@@ -70,7 +72,7 @@ export interface LLMResponse<
   readonly responseId: string | undefined
   readonly requestId: string | undefined
   /** To append to the conversation: signatures, ids and blocks that only the provider understands are kept. */
-  readonly messages: readonly AssistantMessage[]
+  readonly messages: readonly Message[]
   readonly warnings: readonly LLMWarning[]
 }
 
@@ -83,12 +85,12 @@ export interface SubscribeOptions {
 export interface RunResponse<
   Calls extends readonly unknown[] = readonly Omit<ToolCallEvent, 'type'>[],
   Output = unknown,
-> extends Omit<LLMResponse<Calls, Output>, 'messages'> {
-  /** The answer of each step. Their metrics are those of the run up to then. */
-  readonly steps: readonly LLMResponse<Calls, Output | undefined>[]
+> extends LLMResponse<Calls, Output> {
+  /** The answer of each step. Their metrics are those of the run up to then, but for `cached`, which is of the step. */
+  readonly steps: readonly LLMResponse<Calls, Output | undefined, AssistantMessage>[]
   /** The answers of all steps and the results of their tools, to append to the conversation. */
   readonly messages: readonly (AssistantMessage | ToolMessage)[]
-  /** Of all steps. */
+  /** Of all steps, those included whose answer came from a cache: `metrics.cached` of each in `steps` tells which. */
   readonly usage: Usage
 }
 
@@ -114,7 +116,7 @@ export interface RunOptions {
   readonly streaming?: boolean | undefined
   readonly batch: BatchOptions | undefined
   /** Says what follows an answer that is complete and valid: the end of the run, or more. Default: the end. */
-  readonly afterStep?: ((response: LLMResponse) => RunResponse | BetweenSteps) | undefined
+  readonly afterStep?: ((response: RunResponse['steps'][number]) => RunResponse | BetweenSteps) | undefined
   readonly signal: AbortSignal | undefined
   readonly replay: ReplayOptions | undefined
   readonly keepAlive: boolean
@@ -177,7 +179,8 @@ export class ResponseStream<
   /** The tool calls of its response. */
   Calls extends readonly unknown[] = readonly Omit<ToolCallEvent, 'type'>[],
   /** The arguments of its tools and its output, as the model writes them. */
-  Input = unknown,
+  // eslint-disable-next-line @typescript-eslint/no-explicit-any -- a function that takes any stream takes one of any input
+  Input = any,
   /** The names of its fields. */
   Name extends string = string,
   /** The output of its response. */
@@ -438,8 +441,9 @@ export class ResponseStream<
   #onLeft(isLoop: boolean): void {
     const hasOthers = this.#log?.hasReaders === true || (!isLoop && (this.#isDriven || this.#queues.size > 0))
     if (hasOthers) return
-    if (this.#options.keepAlive) this.#drive()
-    else this.abort('consumer_return')
+    if (!this.#options.keepAlive) this.abort('consumer_return')
+    // What has not begun is not begun for nobody.
+    else if (this.#isReading || this.#source || this.#seq > 0) this.#drive()
   }
 
   #deltas(
@@ -852,7 +856,7 @@ export class ResponseStream<
     const metrics = this.#takeMetrics(this.#usageSoFar)
     const inputs = new Map(this.#accumulator.toolCalls.map(({ toolCallId, input }) => [toolCallId, input]))
     const { provider, model } = this.#options
-    const response: LLMResponse = {
+    const response: RunResponse['steps'][number] = {
       text: this.#message.text,
       reasoning: this.#message.reasoning,
       toolCalls: calls.map(({ type: _, ...call }) => call),

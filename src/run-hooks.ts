@@ -59,7 +59,7 @@ export interface ClientHooks {
   readonly onStart?: ((run: RunIdentity) => void) | undefined
   /** The first text, reasoning or tool arguments arrived. */
   readonly onFirstDelta?: ((first: FirstDelta) => void) | undefined
-  /** The answer is one that was given before. */
+  /** The answer is one that was given before, or is being given to an equal request. */
   readonly onCacheHit?: ((run: RunIdentity) => void) | undefined
   /** A target is asked that stands in for another. */
   readonly onFallback?: ((use: FallbackUse) => void) | undefined
@@ -67,7 +67,7 @@ export interface ClientHooks {
   readonly onAttempt?: ((failure: AttemptFailure & Pick<RunIdentity, 'runId'>) => void) | undefined
   /** The answer is complete and valid. */
   readonly onFinish?: ((finish: RunFinish) => void) | undefined
-  /** Hears of every run that fails, cancelled ones excepted, of listeners that throw, and of tools that fail. */
+  /** Hears of every run that fails, cancelled ones excepted, of listeners that throw, of tools that fail, and of a cache's store. */
   readonly onError?: ((error: LLMError, run: RunIdentity) => void) | undefined
   /** The run is over, however it ended. */
   readonly onMetrics?: ((run: RunMeasured) => void) | undefined
@@ -190,9 +190,14 @@ export class RunHooks {
     }
   }
 
-  /** Something of the application's threw, without which the run goes on. */
+  /** Something of the application's threw or failed, without which the run goes on. */
   onThrown(what: string, cause: unknown): void {
-    this.onError(new ConsumerError('consumer_error', `${what} threw; the run goes on.`, { phase: 'consume', cause }))
+    this.onError(
+      new ConsumerError('consumer_error', `${what} failed; the run goes on. See \`cause\`.`, {
+        phase: 'consume',
+        cause,
+      }),
+    )
   }
 
   #call<Name extends Exclude<(typeof hookNames)[number], 'onError'>>(

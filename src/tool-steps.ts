@@ -15,14 +15,15 @@ export interface ToolRunOptions<Call = Omit<ToolCallEvent, 'type'>, Step = LLMRe
   readonly toolConcurrency?: number | undefined
   /**
    * Whether a call may run whose tool has `needsApproval`; a `reason` for which it may not goes to the model. There is no limit of
-   * time to the answer but the request's `signal`.
+   * time to the answer but the request's `signal`; that of the context fires when the run is over, and nobody needs the answer.
    */
-  readonly onToolApproval?: ((call: Call) => ToolApproval | Promise<ToolApproval>) | undefined
+  readonly onToolApproval?:
+    ((call: Call, context: { readonly signal: AbortSignal }) => ToolApproval | Promise<ToolApproval>) | undefined
   /** What becomes of a tool that fails: `'send'`, the default, tells the model and goes on; `'throw'` ends the run. */
   readonly onToolError?: 'send' | 'throw' | undefined
 }
 
-const names: readonly string[] = [
+export const runOptions: readonly string[] = [
   'maxSteps',
   'stopWhen',
   'toolConcurrency',
@@ -35,9 +36,11 @@ export function splitRunOptions(request: object): { readonly options: ToolRunOpt
   const options: Record<string, unknown> = {}
   const rest: Record<string, unknown> = {}
   for (const [name, value] of Object.entries((request as object | undefined) ?? {}))
-    (names.includes(name) ? options : rest)[name] = value
+    (runOptions.includes(name) ? options : rest)[name] = value
   return { options, rest }
 }
+
+type Answer = RunResponse['steps'][number]
 
 /** The steps of one run: what the model answered, what its tools gave, and what it is to be asked next. */
 export class ToolSteps {
@@ -45,7 +48,7 @@ export class ToolSteps {
   readonly #stopWhen: ToolRunOptions['stopWhen']
   readonly #settings: ToolRunSettings
   #request: LLMRequest
-  readonly #steps: LLMResponse[] = []
+  readonly #steps: Answer[] = []
   readonly #messages: (AssistantMessage | ToolMessage)[] = []
 
   /** @throws UsageError for options that make no sense. */
@@ -69,7 +72,7 @@ export class ToolSteps {
   }
 
   /** What follows an answer: the end, or the tools that it calls. */
-  after(response: LLMResponse): RunResponse | BetweenSteps {
+  after(response: Answer): RunResponse | BetweenSteps {
     this.#steps.push(response)
     this.#messages.push(...response.messages)
     const { tools = [] } = this.#request
@@ -98,7 +101,7 @@ export class ToolSteps {
     }
   }
 
-  #result(response: LLMResponse): RunResponse {
+  #result(response: Answer): RunResponse {
     const usage = this.#steps.map((step) => step.usage).reduce(addUsage)
     return { ...response, usage, messages: [...this.#messages], steps: [...this.#steps] }
   }

@@ -22,7 +22,11 @@ export interface ToolContext {
 
 /** What running a tool gives: of a generator, what it returns. */
 export type ToolOutput<Returned> =
-  Returned extends AsyncGenerator<unknown, infer Output, unknown> ? Output : Awaited<Returned>
+  Returned extends AsyncGenerator<unknown, infer Output, unknown>
+    ? Output
+    : Returned extends Generator<unknown, infer Output, unknown>
+      ? Awaited<Output>
+      : Awaited<Returned>
 
 /** A function the model may call. Make one with `tool()`. */
 export interface Tool<Name extends string = string, Input = unknown, Output = unknown, Result = unknown> {
@@ -78,8 +82,8 @@ export interface ToolOptions<Name extends string> {
 /** How a tool runs. */
 export interface ToolExecution<Input, Returned> {
   /**
-   * Runs the tool, for `client.run()`: returns its output, which must be JSON, or a promise of it. An async generator tells of its
-   * progress with what it yields, and returns the output. What it throws goes back to the model by its `message`.
+   * Runs the tool, for `client.run()`: returns its output, which must be JSON, or a promise of it. A generator, async or not,
+   * tells of its progress with what it yields, and returns the output. What it throws goes back to the model by its `message`.
    */
   readonly execute?: ((input: Input, context: ToolContext) => Returned) | undefined
   /** Most milliseconds that it may run, waiting for approval not included. Default 60,000; `false` is no limit. */

@@ -1,5 +1,6 @@
 import {
   type AttemptFailure,
+  cache,
   ConnectionError,
   fallback,
   HttpError,
@@ -9,6 +10,7 @@ import {
   OutputError,
   PolicyError,
   type Provider,
+  rateLimit,
   type ResponseEvent,
   retry,
   type RetryOptions,
@@ -21,6 +23,7 @@ import {
 } from 'fieldstream'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import { z } from 'zod'
 import {
   call,
   collect,
@@ -541,11 +544,11 @@ describe('what one request comes to', () => {
     const hooked = fallback(attempts([overloaded()]), attempts(hello))
     await streamOf(hooked, {}, { onError, onAttempt: no }).final()
     expect(told.map(({ code, message }) => [code, message])).toEqual([
-      ['consumer_error', '`retryOn` threw; the run goes on.'],
+      ['consumer_error', '`retryOn` failed; the run goes on. See `cause`.'],
       ['overloaded', 'Busy.'],
-      ['consumer_error', '`fallbackOn` threw; the run goes on.'],
+      ['consumer_error', '`fallbackOn` failed; the run goes on. See `cause`.'],
       ['overloaded', 'Busy.'],
-      ['consumer_error', '`onAttempt` threw; the run goes on.'],
+      ['consumer_error', '`onAttempt` failed; the run goes on. See `cause`.'],
     ])
     expect(() => fallback([attempts(hello), attempts(hello)], { fallbackOn: 'all' as never })).toThrow(
       'must be a function',
@@ -872,6 +875,43 @@ describe('timeout()', () => {
     const stream = streamOf([[start, ...call('1', '{}'), finish('tool-calls')]], { tools: [slow] })
     const error = await rejectionOf(settled(stream.final()))
     expect(error).toMatchObject({ name: 'TimeoutError', phase: 'validate', timeoutMs: 5000 })
+  })
+
+  const lookingUp = cache({ store: { get: () => new Promise(() => undefined), set: () => undefined }, timeout: 5000 })
+  test.each<[string, Middleware]>([
+    ['cache()', lookingUp],
+    ['rateLimit()', rateLimit({ requests: 1, per: 5000 })],
+    ['a follower of an equal request', cache({ store: new Map<string, string>() })],
+  ])('limits the run wherever it stands, while %s before it waits', async (_, before) => {
+    const provider = scriptedProvider(async function* () {
+      yield [start, text('a')]
+      await new Promise((resolve) => setTimeout(resolve, 2000))
+      yield [finish('stop')]
+    })
+    const first = streamOf(provider, {}, { middleware: [before] }).final()
+    // The key of a cache is hashed elsewhere.
+    await turn()
+    const begun = performance.now()
+    const limitedRun = streamOf(provider, {}, { middleware: [before, timeout({ total: 80 })] }).final()
+    expect(await rejectionOf(settled(limitedRun))).toMatchObject({ phase: 'total', timeoutMs: 80 })
+    expect(performance.now() - begun).toBeLessThan(1000)
+    await settled(first)
+  })
+
+  test('limits validation wherever it stands, also of an answer from a cache', async () => {
+    const store = new Map<string, string>()
+    let isSlow = false
+    const rule = z.object({}).refine(() => !isSlow || new Promise<boolean>(() => undefined))
+    const provider = scriptedProvider([[start, ...call('1', '{}'), finish('tool-calls')]])
+    const ask = () =>
+      streamOf(
+        provider,
+        { tools: [tool({ name: 'answer', input: rule })] },
+        { middleware: [cache({ store }), timeout({ validate: 50 })] },
+      ).final()
+    await settled(ask())
+    isSlow = true
+    expect(await rejectionOf(settled(ask()))).toMatchObject({ phase: 'validate', timeoutMs: 50 })
   })
 
   test('can be switched off', async () => {

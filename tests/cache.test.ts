@@ -7,10 +7,13 @@ import KeyvRedis from '@keyv/redis'
 import {
   cache,
   type CacheOptions,
+  ConsumerError,
   fallback,
+  type LLMError,
   type LLMRequest,
   type LLMResponse,
   type Middleware,
+  rateLimit,
   retry,
   StreamError,
   type StreamEvent,
@@ -60,10 +63,12 @@ function cached(script: Script, options: CacheOptions = {}, around: readonly Mid
       ...options,
     }),
   ]
-  const client = new StreamingLLMClient({ provider, middleware })
+  /** What the client's `onError` is told. */
+  const told: LLMError[] = []
+  const client = new StreamingLLMClient({ provider, middleware, onError: (error) => told.push(error) })
   const ask = (request: Partial<StreamRequest> = {}) =>
     client.stream({ messages: [{ role: 'user', content: 'Hello' }], ...request })
-  return { provider, errors, ask }
+  return { provider, errors, told, ask }
 }
 
 /** Waits until what follows a success is done. */
@@ -307,9 +312,10 @@ describe('the key', () => {
     ['a request holds what has no equal', {}, { providerOptions: { scripted: { hook: () => 1 } } }],
     ['a request holds an instance', {}, { providerOptions: { scripted: { map: new Map() } } }],
   ])('costs no answer where %s', async (_, options, request) => {
-    const { ask, errors, provider } = cached(hello, options)
+    const { ask, errors, told, provider } = cached(hello, options)
     for (let i = 0; i < 2; i++) expect((await ask(request).final()).text).toBe('Hello you')
     expect(errors.map(({ operation }) => operation)).toEqual(['key', 'key'])
+    expect(told[0]).toMatchObject({ message: '`key of cache()` failed; the run goes on. See `cause`.' })
     expect(provider.requests).toHaveLength(2)
   })
 })
@@ -326,10 +332,14 @@ describe('a store that does not do its work costs no answer', () => {
       ['get', 'set'],
     ],
   ])('%s', async (_, store, operations) => {
-    const { ask, errors } = cached(hello, { store })
+    const { ask, errors, told } = cached(hello, { store })
     expect((await ask().final()).text).toBe('Hello you')
     await stored()
     expect(errors.map(({ operation }) => operation)).toEqual(operations)
+    expect(told.map(({ message }) => message)).toEqual(
+      operations.map((operation) => `\`store.${operation} of cache()\` failed; the run goes on. See \`cause\`.`),
+    )
+    expect(told.map(({ cause }) => cause)).toEqual(errors.map(({ error }) => error))
     // A hook that fails is no concern of the run either.
     expect((await cached(hello, { store, onError: fails }).ask().final()).text).toBe('Hello you')
   })
@@ -378,12 +388,12 @@ describe('a store that does not do its work costs no answer', () => {
   const good = { version: 1, events: [start, text('x'), finish('stop')] as unknown[] }
   const withEvents = (...events: unknown[]): string => JSON.stringify({ ...good, events })
   test.each<[string, unknown]>([
-    ['nothing', null],
     ['a number', 5],
     ['an object', { version: 1, events: [] }],
     ['no JSON', '{"version":1,'],
     ['JSON null', 'null'],
-    ['another version', JSON.stringify({ ...good, version: 2 })],
+    ['no version', JSON.stringify({ ...good, version: undefined })],
+    ['an end of no time', JSON.stringify({ ...good, expires: 'soon' })],
     ['no events', withEvents()],
     ['no finish', withEvents(start, text('x'))],
     ['something after the finish', withEvents(start, finish('stop'), text('x'))],
@@ -399,10 +409,54 @@ describe('a store that does not do its work costs no answer', () => {
     ['arguments of nobody', withEvents(start, input('1', '{}'), finish())],
     ['an event that is none', withEvents(start, null, finish('stop'))],
   ])('holds junk: %s', async (_, junk) => {
-    const { ask, provider } = cached(hello, { store: { get: () => junk, set: () => undefined } })
+    const { ask, provider, errors, told } = cached(hello, { store: { get: () => junk, set: () => undefined } })
     const response = await ask({ tools: [answer] }).final()
     expect(response.text).toBe('Hello you')
     expect(provider.requests).toHaveLength(1)
+    expect(errors).toEqual([{ operation: 'get', error: expect.any(ConsumerError) as unknown }])
+    expect(told.map(({ cause }) => cause)).toEqual([errors[0]!.error])
+  })
+
+  test.each<[string, unknown]>([
+    ['nothing', undefined],
+    ['null', null],
+    ['what is left where it cannot delete', ''],
+    ['an answer of another version', JSON.stringify({ ...good, version: 2, events: 'x' })],
+    ['an answer that is too old', JSON.stringify({ ...good, expires: 1 })],
+  ])('has %s, which is nothing to report', async (_, entry) => {
+    const { ask, provider, told } = cached(hello, { store: { get: () => entry, set: () => undefined } })
+    expect((await ask().final()).text).toBe('Hello you')
+    expect(provider.requests).toHaveLength(1)
+    expect(told).toEqual([])
+  })
+
+  test.each<[string, number, CacheOptions]>([
+    ['an hour', 3_600_000, {}],
+    ['`ttl`', 500, { ttl: 500 }],
+  ])('takes no heed of the time: an answer is still good for %s only', async (_, ttl, options) => {
+    vi.useFakeTimers({ toFake: ['Date'] })
+    const { ask } = cached(hello, options)
+    const isCached = async (): Promise<boolean> => {
+      const { metrics } = await ask().final()
+      await stored()
+      return metrics.cached
+    }
+    expect(await isCached()).toBe(false)
+    vi.setSystemTime(Date.now() + ttl - 1)
+    expect(await isCached()).toBe(true)
+    vi.setSystemTime(Date.now() + 1)
+    expect(await isCached()).toBe(false)
+    // The new answer took the place of the old.
+    expect(await isCached()).toBe(true)
+  })
+
+  test('takes no heed of the time, and has none to heed with `ttl: false`', async () => {
+    vi.useFakeTimers({ toFake: ['Date'] })
+    const { ask } = cached(hello, { ttl: false })
+    await ask().final()
+    await stored()
+    vi.setSystemTime(Date.now() * 2)
+    expect((await ask().final()).metrics.cached).toBe(true)
   })
 
   test('and what junk is tested with is good but for its fault', async () => {
@@ -492,6 +546,25 @@ describe('equal requests at the same time', () => {
     expect(provider.requests).toHaveLength(1)
     await stored()
     expect(set).toHaveBeenCalledTimes(1)
+  })
+
+  test('are marked as cached but for the first, which alone waited for its turn', async () => {
+    const hits = vi.fn()
+    const limit = rateLimit({ requests: 1, per: 300 })
+    const provider = scriptedProvider(hello)
+    const middleware = [cache({ store: new Map<string, string>() }), limit]
+    const client = new StreamingLLMClient({ provider, middleware, onCacheHit: hits })
+    const ask = (content = 'Hello') => client.stream({ messages: [{ role: 'user', content }] })
+    await ask('First').final()
+    const streams = [ask(), ask()]
+    const starts = streams.map(async (stream) => (await collect(stream))[0])
+    const [leader, follower] = await Promise.all(streams.map((stream) => stream.final()))
+    expect(await Promise.all(starts)).toMatchObject([{ cached: false }, { cached: true }])
+    expect(leader!.metrics).toMatchObject({ cached: false, outputTokensPerSecond: expect.any(Number) as number })
+    expect(leader!.metrics.queuedMs).toBeGreaterThan(100)
+    expect(follower!.metrics).toMatchObject({ cached: true, queuedMs: 0, outputTokensPerSecond: undefined })
+    expect(hits).toHaveBeenCalledTimes(1)
+    expect(provider.requests).toHaveLength(2)
   })
 
   test('the others go on when the first leaves, and what they get is kept', async () => {
@@ -770,6 +843,8 @@ test.each<[string, unknown]>([
   ['takes an object', 5],
   ['no option `stores`', { stores: new Map() }],
   ['`store` of cache() must have `get` and `set`', { store: {} }],
+  ['cache({ store: … })', new Map()],
+  ['cache({ store: … })', new Keyv()],
   ['`ttl` of cache()', { ttl: 0 }],
   ['`timeout` of cache()', { timeout: '5' }],
   ['`maxLength` of cache()', { maxLength: 0 }],

@@ -174,6 +174,7 @@ describe('a run that fails', () => {
       text: 'Hel',
       reasoning: 'Hm',
       toolCalls: [{ toolCallId: '1', toolName: 'answer', inputText: '{"a":"b', input: { a: 'b' }, complete: false }],
+      messages: [],
     })
     expect(error.partial).toBe(error.partial)
   })

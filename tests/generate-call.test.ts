@@ -1,5 +1,5 @@
-import { StreamingLLMClient, tool } from 'fieldstream'
-import type { ResponseEvent } from 'fieldstream'
+import { isLLMError, StreamingLLMClient, tool } from 'fieldstream'
+import type { LLMError, ResponseEvent } from 'fieldstream'
 import { anthropic } from 'fieldstream/anthropic'
 import { gemini } from 'fieldstream/gemini'
 import { ollama } from 'fieldstream/ollama'
@@ -45,6 +45,24 @@ describe.each([
     expect(events.filter(({ type }) => type === 'field-end')).toMatchObject(payload.parts.map((value) => ({ value })))
     expect(events.at(-1)).toMatchObject({ type: 'finish' })
   })
+
+  test.each<[string, BodyInit | null]>([
+    ['missing', null],
+    ['empty', ''],
+    ['cut', '{"id":"1","model":'],
+    ['no JSON', 'oops'],
+    ['another object', '{}'],
+    ['an error', '{"error":{"type":"overloaded_error","message":"Busy."}}'],
+    ['a list', '[{}]'],
+    ['no UTF-8', new Uint8Array([123, 255, 255, 125])],
+  ])('does not speak of a stream where the answer in one piece is %s', async (_, body) => {
+    const fetch = (): Promise<Response> =>
+      Promise.resolve(new Response(body, { headers: { 'content-type': 'application/json' } }))
+    const broken = create({ model: 'some-model', fetch, ...(name !== 'ollama' && { apiKey: 'none' }) })
+    const error = (await rejectionOf(new StreamingLLMClient({ provider: broken }).generate({ messages }))) as LLMError
+    expect(isLLMError(error)).toBe(true)
+    expect(error.message).not.toMatch(/stream|event/i)
+  })
 })
 
 describe('generate()', () => {
@@ -52,6 +70,12 @@ describe('generate()', () => {
     [start, text('Hel')],
     [text('lo'), finish('stop')],
   ]
+
+  test('does not speak of a stream where a provider of your own leaves out the end', async () => {
+    const client = new StreamingLLMClient({ provider: scriptedProvider([[start, text('Hello')]]) })
+    const error = (await rejectionOf(client.generate({ messages }))) as LLMError
+    expect(error.message).toBe('scripted ended its answer without saying that it is complete.')
+  })
 
   test('goes on where its callback throws, and tells of it', async () => {
     const told: string[] = []

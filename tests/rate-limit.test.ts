@@ -351,6 +351,23 @@ describe('in process', () => {
       await pass(0)
     })
 
+    test('a `key` that throws is named, and its error is the cause', async () => {
+      const { account, provider } = timedProvider()
+      const cause = new Error('no user')
+      const key = (): never => {
+        throw cause
+      }
+      const client = clientOf(provider, retry(), perUser({ key }))
+      expect(await errorOf(ask(client, 'a'))).toMatchObject({
+        name: 'ConsumerError',
+        code: 'consumer_error',
+        message: '`key` of rateLimit() threw, so nothing was sent. See `cause`.',
+        phase: 'queue',
+        cause,
+      })
+      expect(account.starts).toEqual([])
+    })
+
     test('a key that is no string is an error', async () => {
       const client = clientOf(timedProvider().provider, perUser({ key: (() => undefined) as never }))
       expect(await errorOf(ask(client, 'a'))).toMatchObject({ name: 'UsageError', code: 'invalid_argument' })

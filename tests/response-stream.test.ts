@@ -1400,6 +1400,15 @@ describe('a schema', () => {
       ])
     })
 
+    test('leaves the value as the model wrote it, and `map` is what changes it', async () => {
+      const script = reads(start, ...call('1', '{"a":"5"}'), finish())
+      const schema = z.string().transform(Number)
+      const stream = streamOf(script, {
+        fields: { plain: { path: 'a', schema }, mapped: { path: 'a', schema, map: (value) => [value] } },
+      })
+      expect(ofType(await collect(stream), 'field-end').map(({ value }) => value)).toEqual(['5', ['5']])
+    })
+
     test("stops the run with `onInvalid: 'abort'`, after the field was shown and before anything else is paid for", async () => {
       const provider = scriptedProvider(wrong)
       const { items, error } = await collectUntilError(

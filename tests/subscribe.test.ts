@@ -345,6 +345,31 @@ describe('keepAlive', () => {
     },
   )
 
+  test.each(['the loop', 'the only subscriber', 'the only view', 'the reader of its lines'])(
+    'begins no run that %s left before it began; who comes later begins it',
+    async (who) => {
+      const provider = scriptedProvider(answer('abc'))
+      const stream = streamOf(provider, { keepAlive: true, replay: { events: 100 } })
+      if (who === 'the loop') await stream[Symbol.asyncIterator]().return!()
+      else if (who === 'the only view') await stream.textStream.return!()
+      else if (who === 'the only subscriber') await stream.subscribe().return!()
+      else await stream.toReadableStream().cancel()
+      await turn()
+      expect(provider.requests).toHaveLength(0)
+      expect((await stream.final()).text).toBe('abc')
+    },
+  )
+
+  test('lets a run finish that had begun when its loop left, before anything came', async () => {
+    const provider = scriptedProvider(answer('abc'))
+    const loop = streamOf(provider, { keepAlive: true })[Symbol.asyncIterator]()
+    const first = loop.next()
+    await loop.return!()
+    await first
+    await until(() => provider.isClosed)
+    expect(provider.isClosed).toBe(true)
+  })
+
   test('still obeys abort()', async () => {
     const stream = streamOf(answer('abc'), { keepAlive: true })
     for await (const _ of stream) break
@@ -398,4 +423,10 @@ test('a request may keep more than its client does', async () => {
   )
   await stream.final()
   expect(await collect(stream.subscribe())).toHaveLength(6)
+})
+
+test('a request may keep nothing where its client does', async () => {
+  const stream = streamOf([[start, text('a'), finish('stop')]], { replay: false }, { replay: { events: 100 } })
+  await stream.final()
+  expect(thrownBy(() => stream.subscribe())).toMatchObject({ code: 'stream_consumed' })
 })

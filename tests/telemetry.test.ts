@@ -7,6 +7,7 @@ import {
   SpanKind,
   SpanStatusCode,
   trace,
+  type Tracer,
 } from '@opentelemetry/api'
 import {
   AggregationTemporality,
@@ -16,6 +17,7 @@ import {
 } from '@opentelemetry/sdk-metrics'
 import { BasicTracerProvider, InMemorySpanExporter, SimpleSpanProcessor } from '@opentelemetry/sdk-trace-base'
 import {
+  cache,
   type ClientOptions,
   fallback,
   type Middleware,
@@ -24,13 +26,15 @@ import {
   retry,
   StreamError,
   type StreamEvent,
+  StreamingLLMClient,
   type StreamRequest,
   tool,
 } from 'fieldstream'
 import { telemetry, type TelemetryOptions } from 'fieldstream/telemetry'
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import {
   call,
+  collect,
   finish,
   rejectionOf,
   type Script,
@@ -267,6 +271,23 @@ describe('telemetry()', () => {
     expect(recorded.spans[0]!.attributes).not.toHaveProperty('gen_ai.usage.input_tokens')
   })
 
+  test('counts the tokens of a call that equal requests share once', async () => {
+    const recorded = recorder()
+    const middleware = [recorded.middleware, cache({ store: new Map<string, string>() })]
+    const provider = scriptedProvider(async function* () {
+      // Until the others ask too.
+      await new Promise((resolve) => setTimeout(resolve, 100))
+      yield* whole
+    })
+    const client = new StreamingLLMClient({ provider, middleware })
+    const ask = () => client.stream({ messages: [{ role: 'user', content: 'Hello' }] }).final()
+    await Promise.all([ask(), ask(), ask()])
+    await turn()
+    const points = (await recorded.metrics())['gen_ai.client.token.usage']!
+    expect(recorded.spans).toHaveLength(3)
+    expect(points.map(({ count }) => count)).toEqual([1, 1])
+  })
+
   test('takes no time to a first chunk of an answer in one piece', async () => {
     const recorded = recorder()
     const provider = scriptedProvider(whole)
@@ -296,9 +317,49 @@ describe('telemetry()', () => {
 
   test("puts the host's own attributes on the span, and is not harmed where they cannot be had", async () => {
     const recorded = recorder({ attributes: ({ metadata }) => ({ tenant: metadata!['tenant'] as string }) })
+    const onError = vi.fn()
     await run(whole, [recorded.middleware], { metadata: { tenant: 'a' } })
-    expect(await run(whole, [recorded.middleware])).toBeUndefined()
+    expect(await run(whole, [recorded.middleware], {}, { onError })).toBeUndefined()
+    expect(onError.mock.calls.map(([error]) => (error as Error).message)).toEqual([
+      '`attributes of telemetry()` failed; the run goes on. See `cause`.',
+    ])
     expect(recorded.spans.map(({ attributes }) => attributes['tenant'])).toEqual(['a', undefined])
+  })
+
+  const broken = (): never => {
+    throw new Error('exporter')
+  }
+  const brokenSpan = new Proxy({}, { get: () => broken })
+  test.each<[string, TelemetryOptions]>([
+    ['a tracer', { tracer: { startSpan: broken } as never }],
+    ['a span', { tracer: { startSpan: () => brokenSpan } as never }],
+    ['a meter', { meter: { createHistogram: broken } as never }],
+    ['a histogram', { meter: { createHistogram: () => ({ record: broken }) } as never }],
+  ])('is not harmed by %s that throws, and neither ends nor changes a run', async (_, options) => {
+    const { middleware } = recorder(options)
+    const script = [[start, text('secret answer')], [finish('stop')]]
+    const onError = vi.fn<NonNullable<ClientOptions['onError']>>()
+    const events = await collect(streamOf(script, {}, { middleware: [middleware], onError }))
+    await turn()
+    expect(events.map(({ type }) => type)).toEqual(['start', 'text-delta', 'finish'])
+    expect(onError.mock.calls.map(([{ code, message }]) => [code, message])).toEqual([
+      ['consumer_error', '`telemetry()` failed; the run goes on. See `cause`.'],
+    ])
+    // What fails for other reasons fails as ever.
+    expect(await run([[start]], [middleware])).toMatchObject({ code: 'stream_truncated' })
+    const left = streamOf(scriptedProvider([[start, text('a')], [text('b')]]), {}, { middleware: [middleware] })
+    for await (const { type } of left) if (type === 'text-delta') break
+    await turn()
+  })
+
+  test('ends its span, and takes its other measures, where one of them cannot be taken', async () => {
+    const recorded = recorder()
+    const tracer = {
+      startSpan: (...given: Parameters<Tracer['startSpan']>) =>
+        Object.assign(recorded.tracer.startSpan(...given), { setAttributes: broken }),
+    }
+    await run(whole, [recorder({ tracer: tracer as never }).middleware])
+    expect(recorded.spans).toHaveLength(1)
   })
 
   test('changes nothing of what passes, and needs no SDK', async () => {

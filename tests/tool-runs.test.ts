@@ -271,6 +271,32 @@ describe('run()', () => {
     expect(resultsIn(provider)).toMatchObject([{ output: ['found'] }])
   })
 
+  test('drives a generator that is not async in the same way, promises and its end included', async () => {
+    let closed = 0
+    const search = tool({
+      name: 'search',
+      *execute() {
+        try {
+          yield 'begun'
+          yield Promise.resolve('half way')
+          return Promise.resolve(['found'])
+        } finally {
+          closed++
+        }
+      },
+    })
+    const provider = stepsOf(calling(['a', 'search']), saying('Done'))
+    const events = await collect(runOf(provider, [search]))
+    expect(events.flatMap((event) => (event.type === 'tool-progress' ? [event.value] : []))).toEqual([
+      'begun',
+      'half way',
+    ])
+    expect(resultsIn(provider)).toMatchObject([{ output: ['found'] }])
+    for await (const { type } of runOf(stepsOf(calling(['a', 'search'])), [search])) if (type === 'tool-progress') break
+    await turn()
+    expect(closed).toBe(2)
+  })
+
   test('tells listeners of tools, and `fields` of every step', async () => {
     const heard: unknown[] = []
     const run = runOf(
@@ -414,6 +440,13 @@ describe('a tool that fails', () => {
     expect(isClosed).toBe(true)
   })
 
+  class Secret {
+    readonly #value = 1
+    readonly hint = undefined
+    get value(): number {
+      return this.#value
+    }
+  }
   const cycle: Record<string, unknown> = {}
   cycle['self'] = { cycle }
   test.each<[string, unknown]>([
@@ -425,6 +458,12 @@ describe('a tool that fails', () => {
     ['a symbol', Symbol('s')],
     ['a Map', { map: new Map([[1, 2]]) }],
     ['what is not finite', [NaN]],
+    ['a Response', new Response('text')],
+    ['a promise within', { later: Promise.resolve(1) }],
+    ['an iterator', [1].values()],
+    ['a generator within', { items: (function* () {})() }],
+    ['an error', new Error('no')],
+    ['what keeps all to itself', new Secret()],
   ])('since it gives %s, says so', async (_, output) => {
     const odd = tool({ name: 'odd', execute: () => output })
     const provider = stepsOf(calling(['a', 'odd']), saying(''))
@@ -438,6 +477,21 @@ describe('a tool that fails', () => {
     ])
     const thrown = await rejectionOf(runOf(stepsOf(calling(['a', 'odd'])), [odd], { onToolError: 'throw' }).final())
     expect(thrown).toMatchObject({ code: 'tool_output_not_serializable', retryable: false })
+  })
+
+  test.each<[string, unknown, unknown]>([
+    ['an empty object', {}, {}],
+    ['an object without a prototype', Object.create(null), {}],
+    ['an empty list', [], []],
+    ['what is undefined', { a: undefined }, {}],
+    ['an instance with members', new (class Point { x = 1 })(), { x: 1 }], // prettier-ignore
+    ['what says itself what it is', new (class { toJSON = () => ({}) })(), {}], // prettier-ignore
+    ['a boxed text', new String('text'), 'text'],
+  ])('is none for %s', async (_, output, told) => {
+    const provider = stepsOf(calling(['a', 'odd']), saying(''))
+    await runOf(provider, [tool({ name: 'odd', execute: () => output })]).final()
+    expect(resultsIn(provider)).toMatchObject([{ output: told }])
+    expect(resultsIn(provider)).not.toMatchObject([{ isError: true }])
   })
 
   test('tells the model what its output was when it gave it', async () => {
@@ -584,11 +638,14 @@ describe('approval', () => {
   test('is asked for where a tool needs it, and what is refused does not run', async () => {
     risky.mockClear()
     const provider = stepsOf(asking, saying(''))
+    const signal = expect.any(AbortSignal) as AbortSignal
     const onToolApproval = vi.fn(() => ({ approved: false, reason: 'too much' }))
     const onError = vi.fn()
     const run = runOf(provider, [pay], { onToolApproval, onToolError: 'throw' }, { onError })
     const events = await collect(run)
-    expect(onToolApproval.mock.calls).toEqual([[{ toolCallId: 'b', toolName: 'pay', input: { amount: 50 } }]])
+    expect(onToolApproval.mock.calls).toEqual([
+      [{ toolCallId: 'b', toolName: 'pay', input: { amount: 50 } }, { signal }],
+    ])
     expect(risky.mock.calls.map(([input]) => input)).toEqual([{ amount: 5 }])
     const message = 'The call of tool "pay" was not approved: too much'
     expect(events.find(({ type }) => type === 'tool-error')).toMatchObject({ error: { code: 'tool_denied', message } })
@@ -619,6 +676,37 @@ describe('approval', () => {
     })
     run.on('tool-result', () => run.abort('enough'))
     expect(await rejectionOf(run.final())).toMatchObject({ code: 'aborted' })
+  })
+
+  test.each<[string, (run: Run) => void]>([
+    ['aborted', (run) => run.abort('enough')],
+    ['ended by another tool', () => undefined],
+  ])('is told when nobody needs it any more, since the run was %s', async (how, end) => {
+    let asked: AbortSignal | undefined
+    const asks = Promise.withResolvers<undefined>()
+    const fails = tool({
+      name: 'fails',
+      async execute() {
+        await asks.promise
+        if (how === 'aborted') return new Promise(() => undefined)
+        throw new Error('down')
+      },
+    })
+    const script = calling(['b', 'pay', { amount: 50 }], ['c', 'fails'])
+    const run = runOf(stepsOf(script), [pay, fails], {
+      onToolError: 'throw',
+      onToolApproval: (_, { signal }) => {
+        asked = signal
+        asks.resolve(undefined)
+        return new Promise<boolean>(() => undefined)
+      },
+    })
+    const failed = rejectionOf(run.final())
+    await asks.promise
+    expect(asked!.aborted).toBe(false)
+    end(run)
+    expect(await failed).toMatchObject({ code: how === 'aborted' ? 'aborted' : 'tool_execution_failed' })
+    expect(asked!.aborted).toBe(true)
   })
 
   test('that fails ends the run, and is asked of nobody at the latest before anything is sent', async () => {

@@ -1,13 +1,17 @@
 import {
   askMessages,
+  type AssistantMessage,
   FieldExtractorRegistry,
   isLLMError,
+  type LLMResponse,
   outputFormat,
   type OutputIssue,
   type Provider,
+  type ResponseStream,
   StreamingLLMClient,
   summaryParts,
   tool,
+  type ToolMessage,
 } from 'fieldstream'
 import { expectTypeOf, test } from 'vitest'
 import { z } from 'zod'
@@ -216,11 +220,19 @@ const search = tool({
     return ['found']
   },
 })
+const count = tool({
+  name: 'count',
+  input: z.object({ to: z.number() }),
+  *execute({ to }) {
+    yield 1
+    return Promise.resolve({ sum: to })
+  },
+})
 
 test('tools that run give their outputs types', async () => {
   const run = client.run({
     messages,
-    tools: [weather, search, answer],
+    tools: [weather, search, count, answer],
     toolChoice: weather,
     fields: { city: 'city' },
     output: report,
@@ -232,7 +244,10 @@ test('tools that run give their outputs types', async () => {
       expectTypeOf(event.output).toEqualTypeOf<{ degrees: number }>()
     if (event.type === 'tool-result' && event.toolName === 'search')
       expectTypeOf(event.output).toEqualTypeOf<string[]>()
-    if (event.type === 'tool-error') expectTypeOf(event.toolName).toEqualTypeOf<'weather' | 'search' | 'answer'>()
+    if (event.type === 'tool-result' && event.toolName === 'count')
+      expectTypeOf(event.output).toEqualTypeOf<{ sum: number }>()
+    if (event.type === 'tool-error')
+      expectTypeOf(event.toolName).toEqualTypeOf<'weather' | 'search' | 'count' | 'answer'>()
     if (event.type === 'field-end') expectTypeOf(event.value).toEqualTypeOf<string>()
   }
   const { toolCalls, steps, output } = await run.final()
@@ -249,4 +264,35 @@ test('tools that run give their outputs types', async () => {
 test('a stream runs no tools, so that it has no events of theirs', () => {
   // @ts-expect-error -- only run() runs tools
   client.stream({ messages, tools: [weather] }).on('tool-result', () => undefined)
+})
+
+test('a function that takes any stream or response takes every one there is', async () => {
+  const pipe = (stream: ResponseStream): ResponseStream => stream
+  const save = (response: LLMResponse): LLMResponse => response
+  const streams = [
+    pipe(client.stream({ messages })),
+    pipe(client.stream({ messages, tools: [classify] })),
+    pipe(client.stream({ messages, tools: [classify, answer], toolChoice: classify, fields: { route: 'route' } })),
+    pipe(client.stream({ messages, tools: [untyped], toolChoice: 'required' })),
+    pipe(client.stream({ messages, output: report, fields: { count: { path: 'count', map: Number } } })),
+    pipe(client.stream({ messages, tools: [answer], output: report })),
+    pipe(client.stream({ messages, tools: [classify], fields: new FieldExtractorRegistry([askMessages]) })),
+    pipe(client.run({ messages })),
+    pipe(client.run({ messages, tools: [weather, answer], fields: { city: 'city' } })),
+    pipe(client.run({ messages, tools: [search], output: report, fields: { title: 'title' } })),
+  ]
+  for (const stream of streams) save(await stream.final())
+  save(await client.stream({ messages, tools: [classify], toolChoice: classify }).final())
+  save(await client.run({ messages, tools: [weather], output: report }).final())
+  save(await client.generate({ messages, tools: [classify, answer], output: report }))
+  expectTypeOf(streams[0]!.field('any.path')).resolves.toEqualTypeOf<unknown>()
+})
+
+test('one answer is one message of the assistant, a run has the results of its tools beside', async () => {
+  const { messages: said } = await client.stream({ messages }).final()
+  expectTypeOf(said).toEqualTypeOf<readonly AssistantMessage[]>()
+  expectTypeOf((await client.generate({ messages })).messages).toEqualTypeOf<readonly AssistantMessage[]>()
+  const run = await client.run({ messages, tools: [weather] }).final()
+  expectTypeOf(run.messages).toEqualTypeOf<readonly (AssistantMessage | ToolMessage)[]>()
+  expectTypeOf(run.steps[0]!.messages).toEqualTypeOf<readonly AssistantMessage[]>()
 })

@@ -69,6 +69,31 @@ describe('an option nobody would read is refused, with those there are', () => {
   })
 })
 
+describe('the options of run()', () => {
+  const client = new StreamingLLMClient({ provider: scriptedProvider([]) })
+  const messages = [{ role: 'user', content: 'Hello' }] as const
+  test.each([
+    ['stream()', (wrong: never) => client.stream(wrong)],
+    ['run()', (wrong: never) => client.run(wrong)],
+  ])('a wrong option of %s is refused with those there are', (name, call) => {
+    const message = complaint(call, { messages, maxStep: 3 })
+    expect(message).toContain('no option `maxStep`. Its options: messages, system')
+    expect(message.includes('maxSteps, stopWhen, toolConcurrency, onToolApproval, onToolError')).toBe(name === 'run()')
+  })
+
+  test('belong to run()', async () => {
+    const wrong = { messages, maxSteps: 3 } as never
+    const expected = '`maxSteps` is an option of run(), which runs tools: client.run({ maxSteps: … }).'
+    expect(complaint((value) => client.stream(value), wrong)).toBe(expected)
+    await expect(client.generate(wrong)).rejects.toMatchObject({ code: 'invalid_argument', message: expected })
+  })
+
+  test.each([undefined, null, 5])('are not looked for in %s', (wrong) => {
+    expect(complaint((value) => client.stream(value), wrong)).toContain('A request takes an object of options')
+    expect(complaint((value) => client.run(value), wrong)).toMatch(/A request takes|`messages` must hold/)
+  })
+})
+
 describe('an option of the wrong kind is refused before anything is sent', () => {
   test.each<[string, (wrong: never) => unknown, unknown, string]>([
     ['client', (client) => anthropic({ model: 'x', client }), {}, 'must be an SDK client'],

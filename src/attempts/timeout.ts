@@ -1,5 +1,5 @@
 import { checkNumbers, checkOptions } from '../check-options.ts'
-import type { Middleware } from '../middleware.ts'
+import { limitRun, type Middleware } from '../middleware.ts'
 import type { AttemptTimeouts } from '../provider.ts'
 
 /** In milliseconds; `false` is no limit. */
@@ -24,11 +24,13 @@ export function timeout(options: TimeoutOptions = {}): Middleware {
   checkNumbers('timeout()', options, { min: 1, mayBeOff: true })
   const { total, validate, ...limits } = options
   const timeouts = defined(limits)
-  return (next) => (request, context) => {
-    if (total !== undefined) context.deadline?.limit(total)
-    if (validate !== undefined) context.deadline?.limitValidation(validate)
+  const runLimits = { total, validate }
+  const middleware: Middleware = (next) => (request, context) => {
+    // Within middleware of somebody's own, the client does not see them.
+    limitRun(context, runLimits)
     return next(request, { ...context, timeouts: { ...context.timeouts, ...timeouts } })
   }
+  return Object.assign(middleware, { runLimits })
 }
 
 /** Those limits that are set, so that others stand beside them. */

@@ -1,3 +1,4 @@
+import { ConsumerError } from '../errors.ts'
 import type { ProviderFinishEvent, StartEvent, StreamEvent } from '../events.ts'
 import type { LLMRequest } from '../request.ts'
 
@@ -19,9 +20,10 @@ export function continues(before: StreamEvent | undefined, event: Delta): before
 
 /**
  * The text to keep of an answer, with each part's deltas joined and each call's; `undefined` for one that is not to be given
- * again: cut, refused, empty, or not to be had back from JSON as it is.
+ * again: cut, refused, empty, or not to be had back from JSON as it is. It says itself how long it is good, since not every store
+ * keeps to what it is told.
  */
-export function toEntry(events: readonly StreamEvent[]): string | undefined {
+export function toEntry(events: readonly StreamEvent[], ttl: number | false): string | undefined {
   const finish = events.at(-1)
   if (finish?.type !== 'finish' || !isWhole(finish) || !events.some(({ type }) => type === 'start')) return undefined
   const joined: StreamEvent[] = []
@@ -43,21 +45,30 @@ export function toEntry(events: readonly StreamEvent[]): string | undefined {
     if (copy.type === 'tool-input-delta') inputs.set(copy.toolCallId, copy)
   }
   if (!joined.some((event) => isDelta(event) || event.type === 'tool-input-start')) return undefined
-  return isJson(joined) ? JSON.stringify({ version, events: joined }) : undefined
+  const expires = ttl === false ? undefined : Date.now() + ttl
+  return isJson(joined) ? JSON.stringify({ version, expires, events: joined }) : undefined
 }
 
-/** The events of an entry; `undefined` for anything that `toEntry` did not make, or not for such a request. */
+/**
+ * The events of an entry; `undefined` where there is none, or it is too old, or of another version.
+ *
+ * @throws ConsumerError for anything that `toEntry` did not make, or not for such a request.
+ */
 export function fromEntry(entry: unknown, request: LLMRequest): StreamEvent[] | undefined {
-  if (typeof entry !== 'string') return undefined
-  let content: unknown
-  try {
-    content = JSON.parse(entry)
-  } catch {
-    return undefined
-  }
-  if (!isObject(content) || content['version'] !== version || !Array.isArray(content['events'])) return undefined
-  const { events } = content
-  return isAnswer(events, request) ? events : undefined
+  // A store that cannot delete was given an empty text.
+  if (entry === undefined || entry === null || entry === '') return undefined
+  const content = typeof entry === 'string' ? parsed(entry) : undefined
+  if (!isObject(content) || typeof content['version'] !== 'number') throw junk()
+  if (content['version'] !== version) return undefined
+  const { events, expires = Infinity } = content
+  if (typeof expires !== 'number' || !Array.isArray(events) || !isAnswer(events, request)) throw junk()
+  return Date.now() < expires ? events : undefined
+}
+
+function junk(): ConsumerError {
+  const message =
+    'What the store of cache() has for a request is no answer to it: something else wrote it, changed it, or made the same key.'
+  return new ConsumerError('consumer_error', message, { phase: 'consume' })
 }
 
 function isWhole({ finishReason }: Pick<ProviderFinishEvent, 'finishReason'>): boolean {
@@ -93,7 +104,9 @@ function isAnswer(events: readonly unknown[], { tools = [] }: LLMRequest): event
       case 'tool-input-end': {
         const input = inputs.get(toolCallId)
         inputs.set(toolCallId, undefined)
-        return input !== undefined && (input.trim() === '' || isText(input)) && isOptional(event['metadata'])
+        return (
+          input !== undefined && (input.trim() === '' || parsed(input) !== undefined) && isOptional(event['metadata'])
+        )
       }
       case 'part-end':
         return (event['kind'] === 'text' || event['kind'] === 'reasoning') && isOptional(event['metadata'])
@@ -139,12 +152,12 @@ function isFinish(event: Readonly<Record<string, unknown>>): boolean {
   )
 }
 
-function isText(text: string): boolean {
+/** `undefined` for what is no JSON. */
+function parsed(text: string): unknown {
   try {
-    JSON.parse(text)
-    return true
+    return JSON.parse(text)
   } catch {
-    return false
+    return undefined
   }
 }
 
@@ -176,9 +189,7 @@ function isJson(value: unknown): boolean {
   }
 }
 
-/** The answer of an entry, as the attempt that now asks for it gets it. */
-export function replay(events: readonly StreamEvent[], attempt: number): readonly StreamEvent[] {
-  return events.map((event) =>
-    event.type === 'start' ? ({ ...event, attempt, cached: true } satisfies StartEvent) : event,
-  )
+/** An answer that others paid for, as it is given to this request. */
+export function asCached(events: readonly StreamEvent[], facts: Partial<StartEvent> = {}): readonly StreamEvent[] {
+  return events.map((event) => (event.type === 'start' ? { ...event, ...facts, cached: true } : event))
 }

@@ -49,9 +49,6 @@ export class Flight {
         onAttemptFailed: (failure) => {
           for (const reader of this.#readers) reader.onAttemptFailed?.(failure)
         },
-        onQueued: (milliseconds) => {
-          for (const reader of this.#readers) reader.onQueued?.(milliseconds)
-        },
       }),
     )
   }

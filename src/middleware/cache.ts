@@ -1,10 +1,10 @@
 import { checkFunctions, checkNumbers, checkOptions } from '../check-options.ts'
 import { LLMTimeoutError, OutputError, UsageError } from '../errors.ts'
-import type { StreamEvent, Target } from '../events.ts'
+import type { StreamEvent } from '../events.ts'
 import type { Middleware } from '../middleware.ts'
 import { fromBatches, isVisible, type ProviderContext, type StreamEvents, batchesOf } from '../provider.ts'
 import type { LLMRequest } from '../request.ts'
-import { fromEntry, replay, toEntry } from './cache-entry.ts'
+import { asCached, fromEntry, toEntry } from './cache-entry.ts'
 import { Flight } from './cache-flight.ts'
 import { type CacheKeyParts, hashOf, keyPartsOf } from './cache-key.ts'
 
@@ -13,7 +13,11 @@ export type { CacheKeyParts } from './cache-key.ts'
 /** What keeps answers; a Keyv fits as it is. May answer at once or with a promise. */
 export interface CacheStore {
   get(key: string): unknown
-  /** `ttl` in milliseconds; unset for no end. */
+  /**
+   * `ttl` in milliseconds as Keyv takes it; unset for no end. A store that wants something else there (an `LRUCache`, a Redis
+   * client) needs a wrapper: `{ get: (key) => lru.get(key), set: (key, value, ttl) => lru.set(key, value, { ttl }) }`. One that
+   * ignores it, as a Map does, never gives an answer that is too old, but keeps it.
+   */
   set(key: string, value: string, ttl?: number): unknown
   /** For answers that their validator refuses by now. Without it they are overwritten with an empty text. */
   delete?(key: string): unknown
@@ -39,7 +43,10 @@ export interface CacheOptions {
   readonly timeout?: number | undefined
   /** Most characters of an answer that is kept, or shared while it is written. Default 1,000,000. */
   readonly maxLength?: number | undefined
-  /** Hears of what failed in the store, in `key` and in `scope`. The request goes on without a cache. */
+  /**
+   * Hears of what failed in the store, be it that it holds junk, in `key` and in `scope`, as the client's `onError` does. The
+   * request goes on without a cache.
+   */
   readonly onError?: ((error: unknown, operation: 'get' | 'set' | 'key') => void) | undefined
 }
 
@@ -55,18 +62,22 @@ const names: readonly string[] = [
 
 /**
  * Gives an answer that was given before to an equal request, marked `cached` and each part in one delta; it is validated like
- * any other, and forgotten where its validator refuses it by now. Only answers that are complete and valid are kept: none that was cut, refused or cancelled. Equal means: the same
- * target, messages, tools, schemas and options; who may share answers is for `scope` to say. Two targets of one name on
- * different servers need stores, or a `key`, of their own.
+ * any other, and forgotten where its validator refuses it by now. Only answers that are complete and valid are kept: none that
+ * was cut, refused or cancelled. Equal means: the same target, messages, tools, schemas and options; who may share answers is
+ * for `scope` to say. Two targets of one name on different servers need stores, or a `key`, of their own. The target is the
+ * client's provider: a `fallback()` has one answer for all its targets, whichever gave it.
  *
- * Equal requests at the same time share one call. Where it fails before any of it was seen, each of the others makes its own;
- * it is cancelled when all have left.
+ * Equal requests at the same time share one call, and those that did not begin it are marked `cached` too: nobody pays for them
+ * again. Where it fails before any of it was seen, each of the others makes its own; it is cancelled when all have left.
+ * `generate()` without `onEvent` and `stream()` do not share one call, since the one is not streamed, but one kept answer.
  *
  * A store that fails, hangs or holds junk costs no answer: see `onError`. Requests with `cache: false` or `raw` pass it by.
  *
  * @throws UsageError for options that make no sense.
  */
 export function cache(options: CacheOptions = {}): Middleware {
+  if (isStore(options))
+    throw new UsageError('invalid_argument', 'The store is an option of cache(): cache({ store: … }).')
   checkOptions('cache()', options, names)
   const { ttl = 3_600_000, timeout = 250, maxLength = 1_000_000, store, key, scope, onError } = options
   checkNumbers('cache()', { ttl }, { min: 1, max: Number.MAX_SAFE_INTEGER, mayBeOff: true })
@@ -86,7 +97,8 @@ export function cache(options: CacheOptions = {}): Middleware {
   const flights = new Map<string, Flight>()
   const kept = new WeakSet<Flight>()
 
-  function report(error: unknown, operation: 'get' | 'set' | 'key'): void {
+  function report({ onConsumerError }: ProviderContext, error: unknown, operation: 'get' | 'set' | 'key'): void {
+    onConsumerError?.(`${operation === 'key' ? 'key' : `store.${operation}`} of cache()`, error)
     try {
       const result: unknown = onError?.(error, operation)
       if (result instanceof Promise) result.catch(() => undefined)
@@ -95,7 +107,9 @@ export function cache(options: CacheOptions = {}): Middleware {
     }
   }
 
-  async function keyOf(request: LLMRequest, target: Target): Promise<string | undefined> {
+  async function keyOf(request: LLMRequest, context: ProviderContext): Promise<string | undefined> {
+    const { target } = context
+    if (!target) return undefined
     try {
       const tenant = typeof scope === 'function' ? scope(request) : scope
       if (scope !== undefined && (tenant === undefined || tenant === null)) return undefined
@@ -105,7 +119,7 @@ export function cache(options: CacheOptions = {}): Middleware {
       const whole = key ? await key(parts, request) : parts
       return whole === undefined ? undefined : `fieldstream:${await hashOf([tenant, whole])}`
     } catch (error) {
-      report(error, 'key')
+      report(context, error, 'key')
       return undefined
     }
   }
@@ -115,9 +129,8 @@ export function cache(options: CacheOptions = {}): Middleware {
       request: LLMRequest,
       context: ProviderContext,
     ): AsyncGenerator<readonly StreamEvent[], void, undefined> {
-      const { target, signal } = context
       const open = (flightContext: ProviderContext): StreamEvents => next(request, flightContext)
-      const hash = target && (await keyOf(request, target))
+      const hash = await keyOf(request, context)
       if (hash === undefined) {
         yield* batchesOf(open(context))
         return
@@ -128,7 +141,7 @@ export function cache(options: CacheOptions = {}): Middleware {
         try {
           await limited(action)
         } catch (error) {
-          report(error, 'set')
+          report(context, error, 'set')
         }
       }
       const forget = (): Promise<void> =>
@@ -136,23 +149,22 @@ export function cache(options: CacheOptions = {}): Middleware {
       // What the one may see must be for the other too.
       const shared = `${hash} ${request.onInterrupted ?? 'fail'} ${context.streaming ?? true}`
       if (!flights.has(shared)) {
-        let entry: unknown
+        let events: StreamEvent[] | undefined
         try {
-          entry = await limited(() => answers.get(hash))
+          events = fromEntry(await limited(() => answers.get(hash)), request)
         } catch (error) {
-          report(error, 'get')
+          report(context, error, 'get')
         }
-        const events = fromEntry(entry, request)
         if (events) {
           // Its validator may have changed since.
           context.afterEnd?.((error) => void (error instanceof OutputError && forget()))
-          yield replay(events, context.attempt)
+          yield asCached(events, { attempt: context.attempt })
           return
         }
       }
 
       const keep = async (flight: Flight): Promise<void> => {
-        const entry = kept.has(flight) ? undefined : toEntry(flight.events)
+        const entry = kept.has(flight) ? undefined : toEntry(flight.events, ttl)
         if (entry === undefined) return
         kept.add(flight)
         await change(() => answers.set(hash, entry, ttl === false ? undefined : ttl))
@@ -170,11 +182,11 @@ export function cache(options: CacheOptions = {}): Middleware {
             }
             const events: readonly StreamEvent[] = held ?? batch
             held = undefined
-            yield events
+            yield asCached(events)
           }
           return
         } catch (error) {
-          if (!held || signal.aborted) throw error
+          if (!held || context.signal.aborted) throw error
         }
       }
       const flight: Flight = new Flight(open, context, maxLength, () => {

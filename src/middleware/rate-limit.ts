@@ -1,6 +1,6 @@
 import type PQueue from 'p-queue'
 import { checkNumbers, checkOptions, maxTimerMs } from '../check-options.ts'
-import { AbortedError, ConnectionError, LimitError, LLMTimeoutError, UsageError } from '../errors.ts'
+import { AbortedError, ConnectionError, ConsumerError, LimitError, LLMTimeoutError, UsageError } from '../errors.ts'
 import type { Middleware } from '../middleware.ts'
 import { batchesOf, fromBatches, type ProviderContext } from '../provider.ts'
 import { sleep } from '../timers.ts'
@@ -57,7 +57,7 @@ type Settings = Pick<RateLimitOptions, 'requests' | 'per' | 'concurrency' | 'lim
 /**
  * Lets requests begin no faster than a service allows; the others wait, first come, first served. A wait ends at once when the
  * run does. It counts toward `total` of `timeout()`, and is `metrics.queuedMs`. Put it after `retry()`, so that each attempt
- * counts. In process it needs `p-queue`.
+ * counts. It needs `p-queue`, also where a `limiter` counts: those it holds back wait here.
  *
  * The run fails with a `LimitError` `queue_full` where too many wait already, and with an `LLMTimeoutError` of the phase `queue`
  * after `maxWait`. `retry()` repeats neither.
@@ -93,6 +93,18 @@ export function rateLimit(options: RateLimitOptions): Middleware {
   const lines = new Map<string, Line>()
   let loading: Promise<typeof PQueue> | undefined
 
+  function nameOf(request: LLMRequest): string {
+    let name: unknown
+    try {
+      name = key(request)
+    } catch (cause) {
+      const message = '`key` of rateLimit() threw, so nothing was sent. See `cause`.'
+      throw new ConsumerError('consumer_error', message, { phase: 'queue', cause })
+    }
+    expect(typeof name === 'string', '`key` must return a string')
+    return name as string
+  }
+
   function lineOf(name: string, Queue: typeof PQueue): Line {
     let line = lines.get(name)
     if (line) return line
@@ -110,10 +122,9 @@ export function rateLimit(options: RateLimitOptions): Middleware {
 
   return (next) => (request, context) =>
     fromBatches(async function* () {
-      const name: unknown = key(request)
-      expect(typeof name === 'string', '`key` must return a string')
+      const name = nameOf(request)
       const Queue = await (loading ??= loadQueue())
-      const leave = await lineOf(name as string, Queue).enter(context)
+      const leave = await lineOf(name, Queue).enter(context)
       try {
         for await (const batch of batchesOf(next(request, context))) {
           // Whoever stops reading here has the whole answer.

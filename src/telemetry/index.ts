@@ -3,7 +3,7 @@ import { checkOptions } from '../check-options.ts'
 import { isLLMError, UsageError } from '../errors.ts'
 import type { ProviderFinishEvent, StartEvent, StreamEvent, Target, Usage } from '../events.ts'
 import type { Middleware } from '../middleware.ts'
-import { fromBatches, type ProviderContext, toBatches } from '../provider.ts'
+import { batchesOf, fromBatches, type ProviderContext, toBatches } from '../provider.ts'
 import type { LLMRequest } from '../request.ts'
 
 export interface TelemetryOptions {
@@ -35,7 +35,9 @@ const conventionalNames: Readonly<Record<string, string>> = { gemini: 'gcp.gemin
  * the error's `code`; a run that was cancelled has it too (`aborted`), but not the status of an error.
  *
  * As the first of the middleware it covers what the run waits for and repeats, and knows whether the answer was valid; after
- * `retry()` there is a span for each attempt. Answers from a cache have no tokens, since nobody pays for them again.
+ * `retry()` there is a span for each attempt. In `client.run()` there is one for each step, and none for the tools between them.
+ * Answers from a cache have no tokens, since nobody pays for them again. A tracer, meter or `attributes` that throws changes
+ * nothing of the run; the client's `onError` hears of it.
  *
  * @throws UsageError for options that make no sense; `missing_dependency` (when first used) without `@opentelemetry/api`.
  */
@@ -66,7 +68,21 @@ export function telemetry(options: TelemetryOptions = {}): Middleware {
         instruments = undefined
         throw error
       })
-      const operation = new Operation(await instruments, names, request, context, attributesOf(request, attributes))
+      let operation: Operation
+      try {
+        operation = new Operation(
+          await instruments,
+          names,
+          request,
+          context,
+          attributesOf(request, attributes, context),
+        )
+      } catch (error) {
+        if (isLLMError(error)) throw error
+        reportFailure(context, error)
+        yield* batchesOf(next(request, context))
+        return
+      }
       const batches = operation.within(() => toBatches(next(request, operation.context)))
       let isLeft = true
       try {
@@ -86,6 +102,11 @@ export function telemetry(options: TelemetryOptions = {}): Middleware {
         if (isLeft) await batches.return?.()
       }
     })
+}
+
+/** What is only to be watched goes on without those who watch. */
+function reportFailure({ onConsumerError }: ProviderContext, cause: unknown): void {
+  onConsumerError?.('telemetry()', cause)
 }
 
 interface Instruments {
@@ -138,7 +159,7 @@ class Operation {
   readonly #names: Readonly<Record<string, string>>
   readonly #span: Span
   readonly #spanContext: Context
-  readonly #signal: AbortSignal
+  readonly #outer: ProviderContext
   readonly #endsWithRun: boolean
   readonly #startedAt = performance.now()
   #isStreamed = true
@@ -148,6 +169,7 @@ class Operation {
   #start: StartEvent | undefined
   #finish: ProviderFinishEvent | undefined
   #hasEnded = false
+  #hasFailed = false
 
   constructor(
     instruments: Instruments,
@@ -160,7 +182,7 @@ class Operation {
     this.#instruments = instruments
     this.#names = names
     this.#target = context.target ?? { provider: '', model: '' }
-    this.#signal = context.signal
+    this.#outer = context
     this.#endsWithRun = context.afterEnd !== undefined
     this.#span = tracer.startSpan(this.#spanName, {
       kind: api.SpanKind.CLIENT,
@@ -173,8 +195,10 @@ class Operation {
         const { provider, model, isStreamed } = asked
         this.#target = { provider, model }
         this.#isStreamed = isStreamed
-        this.#span.updateName(this.#spanName)
-        this.#span.setAttributes({ ...this.#targetAttributes, 'gen_ai.request.stream': isStreamed })
+        this.#safely(() => {
+          this.#span.updateName(this.#spanName)
+          this.#span.setAttributes({ ...this.#targetAttributes, 'gen_ai.request.stream': isStreamed })
+        })
         context.onAsked?.(asked)
       },
       onFirstByte: () => {
@@ -202,47 +226,59 @@ class Operation {
 
   /** The source has ended, or nobody reads on. Where that ends the run, how it ended is told by itself. */
   onLeft(isLeft: boolean): void {
-    if (this.#endsWithRun && (!isLeft || this.#finish || this.#signal.aborted)) return
+    if (this.#endsWithRun && (!isLeft || this.#finish || this.#outer.signal.aborted)) return
     this.end(isLeft && !this.#finish ? leftEarly : undefined)
   }
 
   end(error: unknown): void {
     if (this.#hasEnded) return
     this.#hasEnded = true
-    const { duration, timeToFirstChunk, tokenUsage, api } = this.#instruments
-    const span = this.#span
+    const endedAt = this.#finishedAt !== undefined && error === undefined ? this.#finishedAt : performance.now()
     const facts: Attributes = { 'gen_ai.operation.name': 'chat', ...this.#targetAttributes }
-    if (this.#start) {
-      const { model, responseId } = this.#start
-      facts['gen_ai.response.model'] = model
-      if (responseId !== undefined) span.setAttribute('gen_ai.response.id', responseId)
-    }
-    const isGenerated = !this.#start?.cached
-    if (this.#finish) {
-      span.setAttribute('gen_ai.response.finish_reasons', [this.#finish.finishReason])
-      if (isGenerated) span.setAttributes(usageAttributes(this.#finish.usage))
-    }
-    if (this.#firstByteAt !== undefined) {
-      const seconds = (this.#firstByteAt - this.#startedAt) / 1000
-      span.setAttribute('gen_ai.response.time_to_first_chunk', seconds)
-      timeToFirstChunk.record(seconds, facts, this.#spanContext)
-    }
-    if (this.#finish && isGenerated) {
-      const { inputTokens, outputTokens } = this.#finish.usage
-      tokenUsage.record(inputTokens, { ...facts, 'gen_ai.token.type': 'input' }, this.#spanContext)
-      tokenUsage.record(outputTokens, { ...facts, 'gen_ai.token.type': 'output' }, this.#spanContext)
-    }
-    const type = error === undefined ? undefined : errorType(error)
-    if (type !== undefined) facts['error.type'] = type
+    if (this.#start) facts['gen_ai.response.model'] = this.#start.model
+    this.#safely(() => this.#recordFirstChunk(facts))
+    this.#safely(() => this.#recordTokens(facts))
+    if (error !== undefined) facts['error.type'] = errorType(error)
+    this.#safely(() => this.#describeSpan(facts, error))
+    this.#safely(() => this.#instruments.duration.record((endedAt - this.#startedAt) / 1000, facts, this.#spanContext))
+    this.#safely(() => this.#span.end())
+  }
+
+  #recordFirstChunk(facts: Attributes): void {
+    if (this.#firstByteAt === undefined) return
+    const seconds = (this.#firstByteAt - this.#startedAt) / 1000
+    this.#instruments.timeToFirstChunk.record(seconds, facts, this.#spanContext)
+    this.#span.setAttribute('gen_ai.response.time_to_first_chunk', seconds)
+  }
+
+  #recordTokens(facts: Attributes): void {
+    if (!this.#finish || this.#start?.cached) return
+    const { usage } = this.#finish
+    const { tokenUsage } = this.#instruments
+    tokenUsage.record(usage.inputTokens, { ...facts, 'gen_ai.token.type': 'input' }, this.#spanContext)
+    tokenUsage.record(usage.outputTokens, { ...facts, 'gen_ai.token.type': 'output' }, this.#spanContext)
+    this.#span.setAttributes(usageAttributes(usage))
+  }
+
+  #describeSpan(facts: Attributes, error: unknown): void {
+    const span = this.#span
     span.setAttributes(facts)
-    if (type !== undefined && type !== 'aborted') {
-      // Our messages hold nothing of the prompt or the answer; of others' that is not known.
-      const message = isLLMError(error) ? { message: error.message } : {}
-      span.setStatus({ code: api.SpanStatusCode.ERROR, ...message })
+    if (this.#start?.responseId !== undefined) span.setAttribute('gen_ai.response.id', this.#start.responseId)
+    if (this.#finish) span.setAttribute('gen_ai.response.finish_reasons', [this.#finish.finishReason])
+    if (error === undefined || facts['error.type'] === 'aborted') return
+    // Our messages hold nothing of the prompt or the answer; of others' that is not known.
+    const message = isLLMError(error) ? { message: error.message } : {}
+    span.setStatus({ code: this.#instruments.api.SpanStatusCode.ERROR, ...message })
+  }
+
+  /** Uses what others made. The first that fails of one answer is told of. */
+  #safely(action: () => void): void {
+    try {
+      action()
+    } catch (cause) {
+      if (!this.#hasFailed) reportFailure(this.#outer, cause)
+      this.#hasFailed = true
     }
-    const endedAt = this.#finishedAt !== undefined && type === undefined ? this.#finishedAt : performance.now()
-    duration.record((endedAt - this.#startedAt) / 1000, facts, this.#spanContext)
-    span.end()
   }
 
   get #spanName(): string {
@@ -263,25 +299,26 @@ function errorType(error: unknown): string {
   return error instanceof Error ? error.name : '_OTHER'
 }
 
-function attributesOf(request: LLMRequest, ofHost: TelemetryOptions['attributes']): Attributes {
+function attributesOf(
+  request: LLMRequest,
+  ofHost: TelemetryOptions['attributes'],
+  { onConsumerError }: ProviderContext,
+): Attributes {
   const { maxTokens, temperature, topP, stop, output } = request
+  let hostAttributes: Attributes | undefined
+  try {
+    hostAttributes = ofHost?.(request)
+  } catch (cause) {
+    onConsumerError?.('attributes of telemetry()', cause)
+  }
   return {
-    ...hostAttributes(request, ofHost),
+    ...hostAttributes,
     'gen_ai.operation.name': 'chat',
     'gen_ai.output.type': output ? 'json' : 'text',
     ...(maxTokens !== undefined && { 'gen_ai.request.max_tokens': maxTokens }),
     ...(temperature !== undefined && { 'gen_ai.request.temperature': temperature }),
     ...(topP !== undefined && { 'gen_ai.request.top_p': topP }),
     ...(stop && { 'gen_ai.request.stop_sequences': [...stop] }),
-  }
-}
-
-function hostAttributes(request: LLMRequest, ofHost: TelemetryOptions['attributes']): Attributes {
-  try {
-    return ofHost?.(request) ?? {}
-  } catch {
-    // What is only to be watched must not fail for it.
-    return {}
   }
 }
 

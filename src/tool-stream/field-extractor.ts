@@ -10,7 +10,7 @@ export interface FieldExtractor<Field extends string = string, Path extends stri
   readonly tool?: string | undefined
   /** `'delta'`: strings character by character, anything else when it closes. `'complete'`: strings too when they close. Default `'delta'`. */
   readonly deliver?: 'delta' | 'complete' | undefined
-  /** Checks the value when it closes (synchronously); the outcome is `valid` on `field-end`. */
+  /** Checks the value when it closes (synchronously); the outcome is `valid` on `field-end`. What it makes of the value is not used: see `map`. */
   readonly schema?: StandardSchema | undefined
   /** Changes the value before it is reported; implies `deliver: 'complete'`. */
   readonly map?: ((value: unknown) => unknown) | undefined

@@ -14,7 +14,8 @@ export interface ToolRunSettings {
   readonly concurrency: number
   /** What becomes of a tool that fails: its error goes to the model, or ends the run. */
   readonly onToolError: 'send' | 'throw'
-  readonly onToolApproval: ((call: Call) => ToolApproval | Promise<ToolApproval>) | undefined
+  readonly onToolApproval:
+    ((call: Call, context: { readonly signal: AbortSignal }) => ToolApproval | Promise<ToolApproval>) | undefined
 }
 
 /** What the tools of one step run in. */
@@ -103,7 +104,7 @@ class ToolRun {
     try {
       const { input } = this.#call
       if (!(await this.#tool.needsApproval?.(input, this.#toolContext))) return undefined
-      const answer = await this.#settings.onToolApproval?.(this.#call)
+      const answer = await this.#settings.onToolApproval?.(this.#call, { signal: this.#context.signal })
       const { approved, reason } = typeof answer === 'object' ? answer : { approved: answer, reason: undefined }
       // A caller without types may have answered anything.
       if ((approved as unknown) === true) return undefined
@@ -156,7 +157,7 @@ class ToolRun {
     try {
       for (;;) {
         this.#controller.signal.throwIfAborted()
-        const { done, value } = await Promise.race([returned.next(), stopped])
+        const { done, value } = await Promise.race([nextOf(returned), stopped])
         if (done) return value
         this.#serialized(value)
         const { toolCallId, toolName } = this.#call
@@ -164,7 +165,7 @@ class ToolRun {
       }
     } catch (error) {
       // Nobody waits for its last words.
-      returned.return(undefined).catch(() => undefined)
+      close(returned).catch(() => undefined)
       throw error
     }
   }
@@ -177,7 +178,7 @@ class ToolRun {
       const { name } = this.#tool
       throw (this.#notJson = this.#error(
         'tool_output_not_serializable',
-        `Tool "${name}" gave a value that is not JSON (a bigint, function, symbol, Map, Set, number that is not finite, or cycle).`,
+        `Tool "${name}" gave a value that is not JSON (a bigint, function, symbol, Map, Set, number that is not finite, cycle, or an object like a Response or a Promise, of which nothing would be left).`,
         cause,
       ))
     }
@@ -237,9 +238,23 @@ class Slots {
   }
 }
 
-function isGenerator(value: unknown): value is AsyncGenerator<unknown, unknown, undefined> {
-  const { next, return: leave } = (value ?? {}) as Partial<AsyncGenerator<unknown, unknown, undefined>>
-  return typeof next === 'function' && typeof leave === 'function' && Symbol.asyncIterator in (value as object)
+type AnyGenerator = AsyncGenerator<unknown, unknown, undefined> | Generator<unknown, unknown, undefined>
+
+/** Iterators that are no generators, e.g. those of a list, have no `throw`. */
+function isGenerator(value: unknown): value is AnyGenerator {
+  const { next, return: leave, throw: fail } = (value ?? {}) as Partial<AnyGenerator>
+  const areThere = [next, leave, fail].every((method) => typeof method === 'function')
+  return areThere && (Symbol.asyncIterator in (value as object) || Symbol.iterator in (value as object))
+}
+
+/** What a generator that is not async yields or returns may be a promise. */
+async function nextOf(generator: AnyGenerator): Promise<IteratorResult<unknown, unknown>> {
+  const { done, value } = await generator.next()
+  return { done, value: await value } as IteratorResult<unknown, unknown>
+}
+
+async function close(generator: AnyGenerator): Promise<void> {
+  await generator.return(undefined)
 }
 
 /** What a tool that failed says to the model. */
@@ -255,7 +270,18 @@ function refuseWhatIsLost(_key: string, value: unknown): unknown {
     typeof value === 'symbol' ||
     (typeof value === 'number' && !Number.isFinite(value)) ||
     value instanceof Map ||
-    value instanceof Set
+    value instanceof Set ||
+    isOpaque(value)
   if (isLost) throw new TypeError('not JSON')
   return value
+}
+
+/** Whether JSON would have nothing of an object that does hold something: a class's, with no members of its own. */
+function isOpaque(value: unknown): boolean {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return false
+  const prototype: unknown = Object.getPrototypeOf(value)
+  const isPlain = prototype === null || Object.getPrototypeOf(prototype) === null
+  if (isPlain || Object.values(value).some((member) => member !== undefined)) return false
+  // A boxed number or text has none either, and is written as what it holds.
+  return JSON.stringify(value) === '{}'
 }

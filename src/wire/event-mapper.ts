@@ -136,11 +136,11 @@ export abstract class EventMapper {
     const { provider } = this
     const facts = { retryable: true, phase: 'stream', provider } as const
     return this.#hasStarted
-      ? new StreamError('stream_truncated', `The stream of ${provider} ended before the answer was complete.`, {
+      ? new StreamError('stream_truncated', `The answer of ${provider} ended before it was complete.`, {
           ...facts,
           reason: 'end',
         })
-      : new StreamError('empty_response', `${provider} answered with an empty stream.`, facts)
+      : new StreamError('empty_response', `${provider} answered with nothing.`, facts)
   }
 }
 

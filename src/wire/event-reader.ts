@@ -73,7 +73,7 @@ export abstract class EventReader {
     try {
       return this.#decoder.decode(bytes, { stream: true })
     } catch {
-      throw new StreamError('stream_protocol', 'The stream holds bytes that are not UTF-8.', {
+      throw new StreamError('stream_protocol', 'The answer holds bytes that are not UTF-8.', {
         retryable: true,
         phase: 'stream',
       })
@@ -98,12 +98,12 @@ export abstract class EventReader {
 }
 
 export function eventTooLong(maxEventLength: number): LimitError {
-  return new LimitError('maxEventLength', maxEventLength, 'An event of the stream is too long', { phase: 'stream' })
+  return new LimitError('maxEventLength', maxEventLength, 'A part of the answer is too long', { phase: 'stream' })
 }
 
 /** Not an empty answer: something had begun. */
 function cutInFirstEvent(): StreamError {
-  return new StreamError('stream_truncated', 'The stream ended inside its first event.', {
+  return new StreamError('stream_truncated', 'The answer ended before anything of it was whole.', {
     retryable: true,
     phase: 'stream',
     reason: 'end',

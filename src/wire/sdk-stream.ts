@@ -303,7 +303,7 @@ function* parsed(provider: string, events: readonly WireEvent[]): Generator<unkn
       event = JSON.parse(wireEvent.data)
     } catch {
       // The parser's own message would quote the answer.
-      throw protocolError(provider, 'an event is not JSON')
+      throw protocolError(provider, 'what it sent is not JSON')
     }
     yield event
   }

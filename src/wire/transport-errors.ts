@@ -106,7 +106,7 @@ export function toHttpError(failure: HttpFailure): HttpError {
     (refusesStream(failure) ? 'streaming_unsupported' : undefined) ??
     statusCodes[status] ??
     (status >= 500 ? 'server_error' : 'http_error')
-  const what = inStream ? `${provider} reported an error in its stream` : `${provider} answered with an error`
+  const what = inStream ? `${provider} reported an error in its answer` : `${provider} answered with an error`
   const isRefusal = code !== 'streaming_unsupported' && [400, 404, 422].includes(status)
   const reason = isRefusal ? reasonHints.find(([pattern]) => pattern.test(searched(providerMessage))) : undefined
   const hint = reason?.[1] ?? hints[code]
@@ -184,7 +184,7 @@ export function toTransportError(
   }
   if (phase === 'stream' && error instanceof SyntaxError) {
     // An SDK's own reading. The message of such an error quotes the answer.
-    return new StreamError('stream_protocol', `${provider} broke its protocol: an event is not JSON.`, {
+    return new StreamError('stream_protocol', `${provider} broke its protocol: what it sent is not JSON.`, {
       retryable: true,
       phase,
       provider,
