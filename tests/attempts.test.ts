@@ -204,6 +204,24 @@ describe('retry()', () => {
     expect([unseen, looped, listened].map(({ times }) => times.length)).toEqual([2, 1, 1])
   })
 
+  test('leaves the source of an attempt that is waited for when the run ends', async () => {
+    const reads: (() => void)[] = []
+    const provider = scriptedProvider(async function* () {
+      yield [start, text('Hel')]
+      await new Promise<void>((resolve) => reads.push(resolve))
+      yield [text('lo')]
+      yield [finish('stop')]
+    })
+    const stream = retried(provider)
+    const final = rejectionOf(stream.on('text-delta', () => undefined).final())
+    while (reads.length === 0) await turn()
+    stream.abort()
+    expect(await final).toMatchObject({ code: 'aborted' })
+    reads[0]!()
+    await turn()
+    expect(provider.isClosed).toBe(true)
+  })
+
   test('shows of a run that fails unseen what its last attempt brought', async () => {
     const provider = attempts([[start, reasoning('a')], cut()], [[start, reasoning('b')], cut()])
     const error = (await rejectionOf(settled(retried(provider, { attempts: 2 }).final()))) as LLMError
