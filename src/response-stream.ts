@@ -202,6 +202,8 @@ export class ResponseStream<
   #between: BetweenSteps | undefined
   /** While it is done. */
   #betweenController: AbortController | undefined
+  /** The number of the last attempt in this step for which a provider was asked; 0 before the first, and where others ask. */
+  #asked = 0
   /** Of the steps before this one. */
   #attemptsBefore = 0
   #usageBefore: Usage | undefined
@@ -562,6 +564,7 @@ export class ResponseStream<
       showsReasoning: this.#hasLoop || this.#log !== undefined || this.#emitter.listenerCount('reasoning-delta') > 0,
       onAttemptFailed: (failure) => this.#onAttemptFailed(failure),
       onAsked: (asked) => {
+        this.#asked = asked.attempt
         if (asked.isFallback) this.#metrics.onFallback()
         this.#hooks.onAsked(asked)
       },
@@ -877,7 +880,7 @@ export class ResponseStream<
 
   #takeMetrics(usage: Usage | undefined): Metrics {
     return this.#metrics.take({
-      attempts: this.#attemptsBefore + this.#attempt,
+      attempts: this.#attemptsBefore + (Math.max(this.#asked, this.#start?.attempt ?? 0) || this.#attempt),
       cached: this.#start?.cached ?? false,
       usage,
     })
@@ -905,6 +908,7 @@ export class ResponseStream<
   #beginStep(request: LLMRequest): void {
     this.#attemptsBefore += this.#attempt
     this.#usageBefore = this.#usageSoFar
+    this.#asked = 0
     this.#request = request
     this.#reset()
     this.#failures = []

@@ -222,6 +222,14 @@ describe('retry()', () => {
     expect(provider.isClosed).toBe(true)
   })
 
+  test('counts of a run that is cancelled between two attempts those that were made', async () => {
+    const stream = retried(attempts([cut()]))
+    stream.on('text-delta', () => undefined)
+    await vi.advanceTimersByTimeAsync(1)
+    stream.abort()
+    expect((await rejectionOf(stream.final())) as LLMError).toMatchObject({ code: 'aborted', metrics: { attempts: 1 } })
+  })
+
   test('shows of a run that fails unseen what its last attempt brought', async () => {
     const provider = attempts([[start, reasoning('a')], cut()], [[start, reasoning('b')], cut()])
     const error = (await rejectionOf(settled(retried(provider, { attempts: 2 }).final()))) as LLMError
@@ -644,6 +652,7 @@ describe("onInterrupted: 'restart'", () => {
     const { items, error } = await settled(collectUntilError(restarted(provider)))
     expect(items.map(({ type }) => type)).toEqual(['start', 'text-delta'])
     expect(error).toMatchObject({ code: 'stream_truncated', attempt: 3, partial: { text: 'Hel' } })
+    expect((error as LLMError).metrics?.attempts, 'but was asked for').toBe(3)
   })
 
   test('says in fallback() who goes on', async () => {
