@@ -494,6 +494,17 @@ describe('fallback()', () => {
     expect(thrownBy(make)).toMatchObject({ code: 'invalid_argument' })
     expect(make).toThrow('fallback() takes two providers or more')
   })
+
+  test('does not hold against a target what goes wrong after the end of its answer', async () => {
+    const first = attempts([...hello, cut()])
+    const second = attempts([[start, text('other'), finish('stop')]])
+    const provider = fallback(first, second)
+    for (let n = 1; n <= 2; n++) {
+      expect(await settled(streamOf(provider).final())).toMatchObject({ text: 'Hello' })
+      await vi.advanceTimersByTimeAsync(10)
+      expect([first, second].map(({ times }) => times.length)).toEqual([n, 0])
+    }
+  })
 })
 
 describe('what one request comes to', () => {
@@ -653,6 +664,14 @@ describe("onInterrupted: 'restart'", () => {
     expect(items.map(({ type }) => type)).toEqual(['start', 'text-delta'])
     expect(error).toMatchObject({ code: 'stream_truncated', attempt: 3, partial: { text: 'Hel' } })
     expect((error as LLMError).metrics?.attempts, 'but was asked for').toBe(3)
+  })
+
+  test('asks no more where a service fails after the end of its answer', async () => {
+    const provider = attempts([...hello, cut()], [[start, text('other'), finish('stop')]])
+    const stream = restarted(provider)
+    expect(await settled(stream.final())).toMatchObject({ text: 'Hello' })
+    await vi.advanceTimersByTimeAsync(60_000)
+    expect(provider.times).toHaveLength(1)
   })
 
   test('says in fallback() who goes on', async () => {

@@ -57,6 +57,7 @@ async function* readAttempts(
   for (let { attempt } = context; ; attempt++) {
     let held: StreamEvent[] | undefined = []
     let hasContent = false
+    let isComplete = false
     try {
       const events = policy.open({ ...context, attempt })
       for await (let batch of batchesOf(events)) {
@@ -74,12 +75,17 @@ async function* readAttempts(
           policy.onVisible?.()
         } else if (batch[0]?.type === 'restart') seen = batch[0].to
         // The answer is complete before anybody hears of it.
-        if (batch.at(-1)?.type === 'finish') policy.onSuccess?.(seen!)
+        if (batch.at(-1)?.type === 'finish') {
+          isComplete = true
+          policy.onSuccess?.(seen!)
+        }
         yield batch
       }
       if (held && held.length > 0) yield held
       return
     } catch (cause) {
+      // What goes wrong after the evidence concerns nobody: the attempt did not fail.
+      if (isComplete) throw cause
       const error = asLLMError(cause, 'stream')
       let next: NextAttempt | undefined
       try {
