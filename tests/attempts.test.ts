@@ -505,6 +505,15 @@ describe('fallback()', () => {
       expect([first, second].map(({ times }) => times.length)).toEqual([n, 0])
     }
   })
+
+  test('counts all attempts where one that is made of others answers with nothing', async () => {
+    const empty = attempts([[start, finish('stop')]])
+    const provider = fallback(fallback(attempts([overloaded()]), empty), attempts(hello))
+    const failed: number[] = []
+    const stream = streamOf(provider, {}, { onAttempt: ({ attempt }) => failed.push(attempt) })
+    expect((await settled(stream.final())).metrics.attempts).toBe(3)
+    expect(failed).toEqual([1, 2])
+  })
 })
 
 describe('what one request comes to', () => {
@@ -748,6 +757,17 @@ describe("onInterrupted: 'restart'", () => {
     ).toEqual([
       ['first', 'second'],
       ['second', 'first'],
+    ])
+  })
+
+  test('has the number of the attempt that is seen next, where others failed unseen in between', async () => {
+    const cutShort = attempts([[start, text('a')], cut()])
+    const provider = fallback(cutShort, fallback(attempts([overloaded()]), attempts(hello)))
+    const events = await settled(collect(streamOf(provider, { onInterrupted: 'restart' })))
+    expect(events.flatMap((event) => ('attempt' in event ? [[event.type, event.attempt]] : []))).toEqual([
+      ['start', 1],
+      ['restart', 3],
+      ['start', 3],
     ])
   })
 
