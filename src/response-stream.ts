@@ -641,6 +641,7 @@ export class ResponseStream<
         return
       case 'tool-input-start':
         checkOffered(event.toolName, this.#request)
+        this.#shown?.startCall(event.toolCallId)
         this.#emit({ ...event, seq: ++this.#seq })
         this.#progress?.startCall(event.toolCallId, event.toolName)
         this.#accumulate(event)
@@ -907,8 +908,8 @@ export class ResponseStream<
 
   #beginStep(request: LLMRequest): void {
     this.#attemptsBefore += this.#attempt
-    this.#usageBefore = this.#usageSoFar
     this.#asked = 0
+    this.#usageBefore = this.#usageSoFar
     this.#request = request
     this.#reset()
     this.#failures = []

@@ -27,6 +27,7 @@ import {
   collectUntilError,
   finish,
   input,
+  inputEnd,
   inputStart,
   reasoning,
   rejectionOf,
@@ -673,6 +674,22 @@ describe("onInterrupted: 'restart'", () => {
     expect(items.map(({ type }) => type)).toEqual(['start', 'text-delta'])
     expect(error).toMatchObject({ code: 'stream_truncated', attempt: 3, partial: { text: 'Hel' } })
     expect((error as LLMError).metrics?.attempts, 'but was asked for').toBe(3)
+  })
+
+  test('knows the calls of two attempts by the order in which they begin, not by who writes first', async () => {
+    const provider = attempts(
+      [[start, inputStart('1'), inputStart('2'), input('2', '{"a":"two'), input('1', '{"a":"one')], cut()],
+      [
+        [start, inputStart('8'), inputStart('9'), input('8', '{"a":"one, more"}'), input('9', '{"a":"twofold"}')],
+        [inputEnd('8'), inputEnd('9'), finish('tool-calls')],
+      ],
+    )
+    const events = await settled(collect(restarted(provider, { tools: [answer], fields: { a: 'a' } })))
+    const after = events.slice(events.findIndex(({ type }) => type === 'restart') + 1)
+    expect(after.filter(({ type }) => type === 'field-delta')).toMatchObject([
+      { toolCallId: '8', delta: ', more', length: 9 },
+      { toolCallId: '9', delta: 'fold', length: 7 },
+    ])
   })
 
   test('asks no more where a service fails after the end of its answer', async () => {

@@ -35,8 +35,8 @@ export class RunTrace {
   readonly #fields = new Map<string, FieldView>()
   /** What a `restart` made void. */
   readonly #void = new Map<string, string>()
-  /** Calls in the order in which their fields come, since a new attempt gives them other ids. */
-  readonly #callNumbers = new Map<string | undefined, number>()
+  /** Calls in the order in which they begin, since a new attempt gives them other ids. */
+  readonly #callNumbers = new Map<string, number>()
   readonly #inputs = new Map<string, InputView>()
   readonly #calls = new Set<string>()
   /** The calls whose tools have run, where tools run. */
@@ -71,6 +71,7 @@ export class RunTrace {
       case 'tool-input-start':
         if (this.#inputs.has(event.toolCallId)) this.#faults.push(`call ${event.toolCallId} starts twice`)
         this.#inputs.set(event.toolCallId, { text: '', hasEnded: false })
+        this.#callNumbers.set(event.toolCallId, this.#callNumbers.size)
         return
       case 'tool-input-delta':
       case 'tool-input-end':
@@ -136,8 +137,7 @@ export class RunTrace {
   }
 
   #viewOf({ toolCallId, path, field }: Extract<ResponseEvent, { type: 'field-delta' | 'field-end' }>): FieldView {
-    let number = this.#callNumbers.get(toolCallId)
-    if (number === undefined) this.#callNumbers.set(toolCallId, (number = this.#callNumbers.size))
+    const number = toolCallId === undefined ? '' : this.#callNumbers.get(toolCallId)
     const key = `${number}\n${path}\n${field}`
     let view = this.#fields.get(key)
     if (!view)
