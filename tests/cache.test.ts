@@ -484,6 +484,20 @@ describe('equal requests at the same time', () => {
     expect(provider.requests).toHaveLength(1)
   })
 
+  test('no more than the same time: who comes after the end gets what is kept, though the source is not closed yet', async () => {
+    const closing = Promise.withResolvers<undefined>()
+    const { ask, provider } = cached(async function* () {
+      yield* hello
+      await closing.promise
+    })
+    await ask().final()
+    await stored()
+    expect(provider.isClosed).toBe(false)
+    expect((await ask().final()).metrics.cached).toBe(true)
+    closing.resolve(undefined)
+    await until(() => provider.isClosed)
+  })
+
   test('the call is cancelled when all have left, and the next request makes its own', async () => {
     const { script } = stepwise()
     const { ask, provider } = cached(script)

@@ -125,6 +125,8 @@ export class Flight {
   #push(event: StreamEvent): void {
     // What is known too early, and comes again with the end.
     if (event.type === 'usage') return
+    // The answer is complete: who comes now comes after it, though the source may take its time to end.
+    if (event.type === 'finish') this.#onOver()
     if (isDelta(event)) this.#length += event.delta.length
     if (this.#length > this.#maxLength && !this.#isTooLong) {
       this.#isTooLong = true
