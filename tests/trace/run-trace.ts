@@ -102,7 +102,10 @@ export class RunTrace {
 
   onError(error: unknown): void {
     if (this.#outcome) this.#report(`an error comes after the run ended with \`${this.#outcome}\``)
-    const isOfTools = this.#ran.size > 0 || (error as LLMError | undefined)?.phase === 'tool'
+    const { code, phase, metrics } = (error ?? {}) as Partial<LLMError>
+    // Who is behind hears that a run of several steps was cancelled before he hears what the tools gave.
+    const isOfLaterStep = code === 'aborted' && (phase !== 'validate' || (metrics?.attempts ?? 0) > 1)
+    const isOfTools = this.#ran.size > 0 || phase === 'tool' || isOfLaterStep
     if (this.#calls.size > 0 && !isOfTools) this.#report('a run that delivered a `tool-call` fails')
     this.#outcome = 'error'
     // What a service counts is shown as it wrote it.
