@@ -777,6 +777,13 @@ describe("onInterrupted: 'restart'", () => {
     ])
   })
 
+  test('moves on from an answer that is empty after all, however deep the attempts are nested', async () => {
+    const cutShort = attempts([[start, text('a')], cut()])
+    const empty = attempts([[start, finish('stop')]])
+    const provider = fallback(fallback(cutShort, empty), attempts(hello))
+    expect(await settled(streamOf(provider, { onInterrupted: 'restart' }).final())).toMatchObject({ text: 'Hello' })
+  })
+
   test('has the number of the attempt that is seen next, where others failed unseen in between', async () => {
     const cutShort = attempts([[start, text('a')], cut()])
     const provider = fallback(cutShort, fallback(attempts([overloaded()]), attempts(hello)))

@@ -63,6 +63,8 @@ async function* readAttempts(
     try {
       const events = policy.open({ ...context, attempt })
       for await (let batch of batchesOf(events)) {
+        // What is made of others may begin anew, too.
+        if (batch[0]?.type === 'restart') hasContent = false
         hasContent ||= batch.some(isContent)
         begun = batch.findLast((event) => event.type === 'start') ?? begun
         if (!hasContent && batch.some(isStop) && (!seen || mayRestart) && policy.refusesEmpty?.())
