@@ -674,7 +674,8 @@ export class ResponseStream<
         this.#emitCut()
         this.#accumulate(event)
         this.#batcher?.flush()
-        this.#complete(event)
+        // Whoever heard of the last deltas may have stopped the run.
+        if (!this.#isSettled) this.#complete(event)
         return
       case 'restart':
         this.#restart(event)
@@ -738,6 +739,8 @@ export class ResponseStream<
   }
 
   #emitDelta(event: TextOrFieldDelta): void {
+    // Nothing waits any more once a listener has stopped the run.
+    if (this.#isSettled) return
     if (this.#batcher) this.#batcher.push(event)
     else this.#emitJoined(event)
   }
