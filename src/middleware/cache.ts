@@ -1,5 +1,5 @@
 import { checkFunctions, checkNumbers, checkOptions } from '../check-options.ts'
-import { LLMTimeoutError, UsageError } from '../errors.ts'
+import { asLLMError, LLMTimeoutError, UsageError } from '../errors.ts'
 import type { StreamEvent, Target } from '../events.ts'
 import type { Middleware } from '../middleware.ts'
 import { fromBatches, isVisible, type ProviderContext, type StreamEvents, batchesOf } from '../provider.ts'
@@ -149,6 +149,7 @@ export function cache(options: CacheOptions = {}): Middleware {
         }
       }
       const leading = flights.get(shared)
+      let own = context
       if (leading) {
         // Who began it may have left.
         context.afterSuccess?.(() => void keep(leading))
@@ -164,16 +165,21 @@ export function cache(options: CacheOptions = {}): Middleware {
             yield events
           }
           return
-        } catch (error) {
-          if (!held || signal.aborted) throw error
+        } catch (cause) {
+          if (!held || signal.aborted) throw cause
+          const error = asLLMError(cause, 'stream')
+          const { attempt = context.attempt, provider, model } = error
+          context.onAttemptFailed?.({ attempt, provider, model, error, next: 'retry', delayMs: 0 })
+          // The attempts so far were made for this run, too.
+          own = { ...context, attempt: attempt + 1 }
         }
       }
-      const flight: Flight = new Flight(open, context, maxLength, () => {
+      const flight: Flight = new Flight(open, own, maxLength, () => {
         if (flights.get(shared) === flight) flights.delete(shared)
       })
       if (!leading) flights.set(shared, flight)
       context.afterSuccess?.(() => void keep(flight))
-      yield* flight.read(context)
+      yield* flight.read(own)
     }
 
     return (request, context) =>
