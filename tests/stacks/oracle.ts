@@ -45,6 +45,11 @@ const faults: Readonly<Record<string, Fault>> = {
   foreign: { code: 'provider_error', retryable: false, isCurable: true },
   hang: { code: 'timeout', retryable: true, isCurable: true },
 }
+/** Beyond it, the limit of time for the whole run may come first. */
+const longestMs = 200_000
+/** How long an attempt that hangs takes. */
+const hangMs = 60_000
+
 const empty: Fault = { code: 'empty_response', retryable: true, isCurable: true }
 const outOfTime: Fault = { code: 'timeout', retryable: false, isCurable: false, isFatal: true }
 const malformed: Fault = { code: 'invalid_json', retryable: false, isCurable: false }
@@ -79,6 +84,7 @@ export class Oracle {
         )
       )
         return undefined
+      if (player.waitedMs > longestMs) return undefined
       const winner = played.winner
       const code = this.#limitOf(played) ?? played.fault?.code ?? (winner && this.#faultOf(winner, step))
       steps.push({
@@ -96,10 +102,17 @@ export class Oracle {
     }
   }
 
-  get #isKept(): boolean {
+  /** Whether equal requests can have to do with each other. */
+  get mayShare(): boolean {
     const { stack, isCached, isRaw } = this.#scenario
-    const isGood = stack.some((layer) => layer.kind === 'cache' && ['memory', 'slow', 'own'].includes(layer.store))
-    return isGood && isCached && !isRaw
+    return stack.some(({ kind }) => kind === 'cache') && isCached && !isRaw
+  }
+
+  get #isKept(): boolean {
+    const isGood = this.#scenario.stack.some(
+      (layer) => layer.kind === 'cache' && ['memory', 'slow', 'own'].includes(layer.store),
+    )
+    return isGood && this.mayShare
   }
 
   /** Whether some attempt that was seen called more tools than are allowed. */
@@ -129,6 +142,7 @@ export class Oracle {
 /** Plays the attempts at one step. */
 class Player {
   asked = 0
+  waitedMs = 0
   readonly #world: World
   readonly #run: number
   readonly #step: number
@@ -198,6 +212,8 @@ class Player {
       return type === 'reasoning-delta' ? this.#showsReasoning : type !== 'start'
     })
     const shown = isSeen ? [script] : []
+    if (script.fault === 'hang' && !this.#world.scenario.stack.some(({ kind }) => kind === 'timeout'))
+      this.waitedMs += hangMs
     if (script.fault === 'hang' && isWhole && script.count === 0) return { shown, fault: outOfTime }
     if (isCut(script)) return { shown, fault: faults[script.fault!]! }
     // Who reads tags finds it before anybody else.

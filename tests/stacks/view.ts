@@ -24,6 +24,7 @@ export const eventTypes = [
 interface Call {
   readonly toolName: string
   input: string
+  deltas: number
 }
 
 /** One step of a run. */
@@ -91,10 +92,12 @@ export class View {
         step.reasoning += event.delta
         return
       case 'tool-input-start':
-        step.calls.set(event.toolCallId, { toolName: event.toolName, input: '' })
+        step.calls.set(event.toolCallId, { toolName: event.toolName, input: '', deltas: 0 })
         return
       case 'tool-input-delta':
-        if (this.#isWhole) step.calls.get(event.toolCallId)!.input += event.delta
+        if (!this.#isWhole) return
+        step.calls.get(event.toolCallId)!.input += event.delta
+        step.calls.get(event.toolCallId)!.deltas++
         return
       case 'field-end':
         step.fieldEnds.push({ path: event.path, value: event.value, toolCallId: event.toolCallId })
