@@ -220,6 +220,8 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
       LLMResponse<ToolCallsOf<Tools, Choice>, OutputOf<Tools, Choice, Output>, AssistantMessage>
     >({
       ...this.#prepare(request),
+      // Nobody can come to it later.
+      replay: undefined,
       streaming: onEvent !== undefined || leavesOf(this.#options.provider).some((leaf) => !leaf.generate),
     })
     if (onEvent) for (const type of eventTypes) stream.on(type as never, onEvent)

@@ -212,6 +212,8 @@ export class ResponseStream<
   #between: BetweenSteps | undefined
   /** While it is done. */
   #betweenController: AbortController | undefined
+  /** The number of the last attempt in this step for which a provider was asked; 0 before the first, and where others ask. */
+  #asked = 0
   /** Of the steps before this one. */
   #attemptsBefore = 0
   #usageBefore: Usage | undefined
@@ -591,6 +593,7 @@ export class ResponseStream<
       showsReasoning: this.#hasLoop || this.#log !== undefined || this.#emitter.listenerCount('reasoning-delta') > 0,
       onAttemptFailed: (failure) => this.#onAttemptFailed(failure),
       onAsked: (asked) => {
+        this.#asked = asked.attempt
         if (asked.isFallback) this.#metrics.onFallback()
         this.#hooks.onAsked(asked)
       },
@@ -666,6 +669,7 @@ export class ResponseStream<
         return
       case 'tool-input-start':
         checkOffered(event.toolName, this.#request)
+        this.#shown?.startCall(event.toolCallId)
         this.#emit({ ...event, seq: ++this.#seq })
         this.#progress?.startCall(event.toolCallId, event.toolName)
         this.#accumulate(event)
@@ -698,7 +702,8 @@ export class ResponseStream<
         this.#emitCut()
         this.#accumulate(event)
         this.#batcher?.flush()
-        this.#complete(event)
+        // Whoever heard of the last deltas may have stopped the run.
+        if (!this.#isSettled) this.#complete(event)
         return
       case 'restart':
         this.#restart(event)
@@ -758,6 +763,8 @@ export class ResponseStream<
   }
 
   #emitDelta(event: TextOrFieldDelta): void {
+    // Nothing waits any more once a listener has stopped the run.
+    if (this.#isSettled) return
     if (this.#batcher) this.#batcher.push(event)
     else this.#emitJoined(event)
   }
@@ -901,7 +908,7 @@ export class ResponseStream<
 
   #takeMetrics(usage: Usage | undefined): Metrics {
     return this.#metrics.take({
-      attempts: this.#attemptsBefore + this.#attempt,
+      attempts: this.#attemptsBefore + (Math.max(this.#asked, this.#start?.attempt ?? 0) || this.#attempt),
       cached: this.#start?.cached ?? false,
       usage,
     })
@@ -928,6 +935,7 @@ export class ResponseStream<
 
   #beginStep(request: LLMRequest): void {
     this.#attemptsBefore += this.#attempt
+    this.#asked = 0
     this.#usageBefore = this.#usageSoFar
     this.#request = request
     this.#reset()

@@ -18,8 +18,13 @@ type TextDelta = TextDeltaEvent & { readonly length: number }
 export class ShownTexts {
   #now = new Map<string, Shown>()
   #before = new Map<string, Shown>()
-  /** Calls in the order they came, since another attempt gives them other ids. */
-  readonly #calls = new Map<string | undefined, number>()
+  /** Calls in the order in which they begin, which whoever follows can see too: another attempt gives them other ids. */
+  readonly #calls = new Map<string, number>()
+
+  /** The next call begins. */
+  startCall(toolCallId: string): void {
+    this.#calls.set(toolCallId, this.#calls.size)
+  }
 
   /** Returns what is to be shown of a delta: nothing where all of it was shown before. */
   show<Delta extends TextDelta | FieldDeltaEvent>(event: Delta): Delta | undefined {
@@ -65,13 +70,8 @@ export class ShownTexts {
   }
 
   #keyOf({ toolCallId, field, path }: Pick<FieldDeltaEvent, 'toolCallId' | 'field' | 'path'>): string {
-    return `${this.#callOf(toolCallId)}\n${field}\n${path}`
-  }
-
-  #callOf(toolCallId: string | undefined): number {
-    let call = this.#calls.get(toolCallId)
-    if (call === undefined) this.#calls.set(toolCallId, (call = this.#calls.size))
-    return call
+    const call = toolCallId === undefined ? '' : this.#calls.get(toolCallId)
+    return `${call}\n${field}\n${path}`
   }
 }
 

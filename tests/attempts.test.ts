@@ -30,6 +30,7 @@ import {
   collectUntilError,
   finish,
   input,
+  inputEnd,
   inputStart,
   reasoning,
   rejectionOf,
@@ -205,6 +206,32 @@ describe('retry()', () => {
       ),
     )
     expect([unseen, looped, listened].map(({ times }) => times.length)).toEqual([2, 1, 1])
+  })
+
+  test('leaves the source of an attempt that is waited for when the run ends', async () => {
+    const reads: (() => void)[] = []
+    const provider = scriptedProvider(async function* () {
+      yield [start, text('Hel')]
+      await new Promise<void>((resolve) => reads.push(resolve))
+      yield [text('lo')]
+      yield [finish('stop')]
+    })
+    const stream = retried(provider)
+    const final = rejectionOf(stream.on('text-delta', () => undefined).final())
+    while (reads.length === 0) await turn()
+    stream.abort()
+    expect(await final).toMatchObject({ code: 'aborted' })
+    reads[0]!()
+    await turn()
+    expect(provider.isClosed).toBe(true)
+  })
+
+  test('counts of a run that is cancelled between two attempts those that were made', async () => {
+    const stream = retried(attempts([cut()]))
+    stream.on('text-delta', () => undefined)
+    await vi.advanceTimersByTimeAsync(1)
+    stream.abort()
+    expect((await rejectionOf(stream.final())) as LLMError).toMatchObject({ code: 'aborted', metrics: { attempts: 1 } })
   })
 
   test('shows of a run that fails unseen what its last attempt brought', async () => {
@@ -471,6 +498,26 @@ describe('fallback()', () => {
     expect(thrownBy(make)).toMatchObject({ code: 'invalid_argument' })
     expect(make).toThrow('fallback() takes two providers or more')
   })
+
+  test('does not hold against a target what goes wrong after the end of its answer', async () => {
+    const first = attempts([...hello, cut()])
+    const second = attempts([[start, text('other'), finish('stop')]])
+    const provider = fallback(first, second)
+    for (let n = 1; n <= 2; n++) {
+      expect(await settled(streamOf(provider).final())).toMatchObject({ text: 'Hello' })
+      await vi.advanceTimersByTimeAsync(10)
+      expect([first, second].map(({ times }) => times.length)).toEqual([n, 0])
+    }
+  })
+
+  test('counts all attempts where one that is made of others answers with nothing', async () => {
+    const empty = attempts([[start, finish('stop')]])
+    const provider = fallback(fallback(attempts([overloaded()]), empty), attempts(hello))
+    const failed: number[] = []
+    const stream = streamOf(provider, {}, { onAttempt: ({ attempt }) => failed.push(attempt) })
+    expect((await settled(stream.final())).metrics.attempts).toBe(3)
+    expect(failed).toEqual([1, 2])
+  })
 })
 
 describe('what one request comes to', () => {
@@ -629,6 +676,31 @@ describe("onInterrupted: 'restart'", () => {
     const { items, error } = await settled(collectUntilError(restarted(provider)))
     expect(items.map(({ type }) => type)).toEqual(['start', 'text-delta'])
     expect(error).toMatchObject({ code: 'stream_truncated', attempt: 3, partial: { text: 'Hel' } })
+    expect((error as LLMError).metrics?.attempts, 'but was asked for').toBe(3)
+  })
+
+  test('knows the calls of two attempts by the order in which they begin, not by who writes first', async () => {
+    const provider = attempts(
+      [[start, inputStart('1'), inputStart('2'), input('2', '{"a":"two'), input('1', '{"a":"one')], cut()],
+      [
+        [start, inputStart('8'), inputStart('9'), input('8', '{"a":"one, more"}'), input('9', '{"a":"twofold"}')],
+        [inputEnd('8'), inputEnd('9'), finish('tool-calls')],
+      ],
+    )
+    const events = await settled(collect(restarted(provider, { tools: [answer], fields: { a: 'a' } })))
+    const after = events.slice(events.findIndex(({ type }) => type === 'restart') + 1)
+    expect(after.filter(({ type }) => type === 'field-delta')).toMatchObject([
+      { toolCallId: '8', delta: ', more', length: 9 },
+      { toolCallId: '9', delta: 'fold', length: 7 },
+    ])
+  })
+
+  test('asks no more where a service fails after the end of its answer', async () => {
+    const provider = attempts([...hello, cut()], [[start, text('other'), finish('stop')]])
+    const stream = restarted(provider)
+    expect(await settled(stream.final())).toMatchObject({ text: 'Hello' })
+    await vi.advanceTimersByTimeAsync(60_000)
+    expect(provider.times).toHaveLength(1)
   })
 
   test('says in fallback() who goes on', async () => {
@@ -705,6 +777,24 @@ describe("onInterrupted: 'restart'", () => {
     ).toEqual([
       ['first', 'second'],
       ['second', 'first'],
+    ])
+  })
+
+  test('moves on from an answer that is empty after all, however deep the attempts are nested', async () => {
+    const cutShort = attempts([[start, text('a')], cut()])
+    const empty = attempts([[start, finish('stop')]])
+    const provider = fallback(fallback(cutShort, empty), attempts(hello))
+    expect(await settled(streamOf(provider, { onInterrupted: 'restart' }).final())).toMatchObject({ text: 'Hello' })
+  })
+
+  test('has the number of the attempt that is seen next, where others failed unseen in between', async () => {
+    const cutShort = attempts([[start, text('a')], cut()])
+    const provider = fallback(cutShort, fallback(attempts([overloaded()]), attempts(hello)))
+    const events = await settled(collect(streamOf(provider, { onInterrupted: 'restart' })))
+    expect(events.flatMap((event) => ('attempt' in event ? [[event.type, event.attempt]] : []))).toEqual([
+      ['start', 1],
+      ['restart', 3],
+      ['start', 3],
     ])
   })
 

@@ -585,6 +585,20 @@ describe('equal requests at the same time', () => {
     expect(provider.requests).toHaveLength(1)
   })
 
+  test('no more than the same time: who comes after the end gets what is kept, though the source is not closed yet', async () => {
+    const closing = Promise.withResolvers<undefined>()
+    const { ask, provider } = cached(async function* () {
+      yield* hello
+      await closing.promise
+    })
+    await ask().final()
+    await stored()
+    expect(provider.isClosed).toBe(false)
+    expect((await ask().final()).metrics.cached).toBe(true)
+    closing.resolve(undefined)
+    await until(() => provider.isClosed)
+  })
+
   test('the call is cancelled when all have left, and the next request makes its own', async () => {
     const { script } = stepwise()
     const { ask, provider } = cached(script)
@@ -632,8 +646,37 @@ describe('equal requests at the same time', () => {
     for (const { items, error } of results.slice(1)) {
       expect(error).toBeUndefined()
       expect(items.map(({ type }) => type)).toEqual(['start', 'text-delta', 'finish'])
+      expect(items[0], 'which is the second that is made for it').toMatchObject({ attempt: 2 })
+      expect(items[2]).toMatchObject({ metrics: { attempts: 2 } })
     }
     expect(provider.requests).toHaveLength(3)
+  })
+
+  test('each counts its own attempts', async () => {
+    const cut = new StreamError('stream_truncated', 'cut', { retryable: true, attempt: 1 })
+    const failures: unknown[] = []
+    const shared = cache({ store: new Map() })((_, { onAttemptFailed }) =>
+      (async function* () {
+        yield { ...start, attempt: 1 }
+        yield text('x')
+        await stored()
+        const { provider, model } = start as { provider: string; model: string }
+        onAttemptFailed?.({ attempt: 1, provider, model, error: cut, next: 'retry', delayMs: 0 })
+        throw cut
+      })(),
+    )
+    const outcomes = await Promise.all(
+      [1, 3].map((attempt) => {
+        const request: LLMRequest = { messages: [{ role: 'user', content: 'Hello' }] }
+        const onAttemptFailed = (failure: { attempt: number }): unknown => failures.push(failure.attempt)
+        const { signal } = new AbortController()
+        const target = { provider: 'p', model: 'm' }
+        return collectUntilError(shared(request, { signal, attempt, target, onAttemptFailed }))
+      }),
+    )
+    expect(outcomes.map(({ items }) => items[0])).toMatchObject([{ attempt: 1 }, { attempt: 3 }])
+    expect(outcomes.map(({ error }) => (error as StreamError).attempt)).toEqual([1, 3])
+    expect(failures).toEqual([1, 3])
   })
 
   test('each gets the error, as its own, where some was seen', async () => {

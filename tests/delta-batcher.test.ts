@@ -2,6 +2,7 @@ import {
   type BatchOptions,
   type FieldDeltaEvent,
   LLMError,
+  outputFormat,
   type ResponseEvent,
   retry,
   StreamError,
@@ -9,7 +10,7 @@ import {
   tool,
 } from 'fieldstream'
 import fc from 'fast-check'
-import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import { afterEach, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { DeltaBatcher, type TextOrFieldDelta } from '../src/delta-batcher.ts'
 import {
   call,
@@ -468,6 +469,21 @@ describe('in a stream', () => {
       'you',
       'finish',
     ])
+  })
+
+  test('a listener that stops the run at a delta leaves no timer behind', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const output = { properties: { a: { type: 'string' } } }
+    const slow = outputFormat({ schema: output, validate: () => turn().then(() => ({ value: {} })) })
+    const provider = scriptedProvider([[start, text('{"a":"xy'), text('"}')], [finish('stop')]])
+    const requests = [{ batch: { maxWait: 60_000 } }, { batch: { chars: 8, maxWait: 60_000 }, fields: { a: 'a' } }]
+    for (const request of requests) {
+      const stream = streamOf(provider, { output: slow, ...request })
+      stream.on('text-delta', () => stream.abort())
+      expect(await rejectionOf(stream.final())).toMatchObject({ code: 'aborted' })
+      expect(vi.getTimerCount()).toBe(0)
+    }
   })
 
   test('for any answer and chunking, the joined deltas and all other events are those of an unbatched stream', async () => {

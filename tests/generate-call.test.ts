@@ -1,4 +1,4 @@
-import { isLLMError, StreamingLLMClient, tool } from 'fieldstream'
+import { isLLMError, retry, StreamError, StreamingLLMClient, tool } from 'fieldstream'
 import type { LLMError, ResponseEvent } from 'fieldstream'
 import { anthropic } from 'fieldstream/anthropic'
 import { gemini } from 'fieldstream/gemini'
@@ -7,7 +7,7 @@ import { openai, openaiChat } from 'fieldstream/openai'
 import { replayFetch, simulate } from 'fieldstream/testing'
 import { describe, expect, test } from 'vitest'
 import { z } from 'zod'
-import { finish, rejectionOf, scriptedProvider, start, text } from './support.ts'
+import { finish, reasoning, rejectionOf, scriptedProvider, start, text } from './support.ts'
 
 const messages = [{ role: 'user', content: 'Chips?' }] as const
 const answer = tool({ name: 'answer', input: z.object({ route: z.string(), parts: z.array(z.string()) }) })
@@ -88,6 +88,22 @@ describe('generate()', () => {
     }
     expect(await client.generate({ messages }, { onEvent: fails })).toMatchObject({ text: 'Hello' })
     expect(new Set(told)).toEqual(new Set(['consumer_error']))
+  })
+
+  test('repeats an attempt that only thought, whatever the client keeps for those who come late', async () => {
+    let asked = 0
+    const provider = scriptedProvider(async function* () {
+      await Promise.resolve()
+      if (++asked === 2) yield* hello
+      yield [start, reasoning('Hm')]
+      throw new StreamError('stream_truncated', 'Cut.', { retryable: true })
+    })
+    const client = new StreamingLLMClient({
+      provider,
+      middleware: [retry({ baseDelay: 0 })],
+      replay: { events: Infinity },
+    })
+    expect(await client.generate({ messages })).toMatchObject({ text: 'Hello' })
   })
 
   test('streams where the provider can do no other', async () => {

@@ -212,6 +212,19 @@ describe('telemetry()', () => {
     })
   })
 
+  test('does not take for a failure what goes wrong after the end of an answer that is still being validated', async () => {
+    const slow = tool({ name: 'answer', validate: () => turn().then(() => ({ value: {} })) })
+    const recorded = recorder()
+    const script: Script = async function* () {
+      yield [start, ...call('1', '{}'), finish()]
+      await Promise.resolve()
+      throw new StreamError('stream_truncated', 'Reset.', { retryable: true })
+    }
+    expect(await run(script, [recorded.middleware], { tools: [slow] })).toBeUndefined()
+    expect(recorded.spans).toHaveLength(1)
+    expect(recorded.spans[0]!.attributes['error.type']).toBeUndefined()
+  })
+
   test('does not take a cancelled run for a failure', async () => {
     const recorded = recorder()
     const stream = streamOf([[start], [text('a')], [finish('stop')]], {}, { middleware: [recorded.middleware] })

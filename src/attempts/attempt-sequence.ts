@@ -1,5 +1,5 @@
 import { AbortedError, asLLMError, describeError, type LLMError, StreamError } from '../errors.ts'
-import type { RestartEvent, StreamEvent, Target } from '../events.ts'
+import type { RestartEvent, StartEvent, StreamEvent, Target } from '../events.ts'
 import {
   type AttemptFailure,
   batchesOf,
@@ -57,29 +57,41 @@ async function* readAttempts(
   for (let { attempt } = context; ; attempt++) {
     let held: StreamEvent[] | undefined = []
     let hasContent = false
+    let isComplete = false
+    /** The latest that began: what is made of others makes attempts of its own. */
+    let begun: StartEvent | undefined
     try {
       const events = policy.open({ ...context, attempt })
       for await (let batch of batchesOf(events)) {
+        // What is made of others may begin anew, too.
+        if (batch[0]?.type === 'restart') hasContent = false
         hasContent ||= batch.some(isContent)
+        begun = batch.findLast((event) => event.type === 'start') ?? begun
         if (!hasContent && batch.some(isStop) && (!seen || mayRestart) && policy.refusesEmpty?.())
-          throw describeError(emptyAnswer(), targetOf([...(held ?? []), ...batch]) ?? seen ?? {})
+          throw describeError(emptyAnswer(), begun ?? seen ?? {})
         if (held) {
           held.push(...batch)
           if (!batch.some((event) => isVisible(event, context))) continue
           batch = held
           held = undefined
-          const to = targetOf(batch) ?? { provider: '', model: '' }
-          if (seen && reason) batch = [{ type: 'restart', attempt, reason, from: seen, to }, ...batch]
+          const { provider = '', model = '', attempt: number = attempt } = begun ?? {}
+          const to = { provider, model }
+          if (seen && reason) batch = [{ type: 'restart', attempt: number, reason, from: seen, to }, ...batch]
           seen = to
           policy.onVisible?.()
         } else if (batch[0]?.type === 'restart') seen = batch[0].to
         // The answer is complete before anybody hears of it.
-        if (batch.at(-1)?.type === 'finish') policy.onSuccess?.(seen!)
+        if (batch.at(-1)?.type === 'finish') {
+          isComplete = true
+          policy.onSuccess?.(seen!)
+        }
         yield batch
       }
       if (held && held.length > 0) yield held
       return
     } catch (cause) {
+      // What goes wrong after the evidence concerns nobody: the attempt did not fail.
+      if (isComplete) throw cause
       const error = asLLMError(cause, 'stream')
       let next: NextAttempt | undefined
       try {
@@ -89,7 +101,7 @@ async function* readAttempts(
         if (!next && !seen && held && held.length > 0) yield held
       }
       if (!next) throw error
-      attempt = Math.max(attempt, error.attempt ?? 0)
+      attempt = Math.max(attempt, error.attempt ?? 0, begun?.attempt ?? 0)
       if (!held) reason = { code: error.code, message: error.message }
       const { provider, model } = error
       context.onAttemptFailed?.({ attempt, provider, model, error, ...next })
@@ -114,11 +126,6 @@ function emptyAnswer(): StreamError {
     retryable: true,
     phase: 'finalize',
   })
-}
-
-function targetOf(batch: readonly StreamEvent[]): Target | undefined {
-  const start = batch.find((event) => event.type === 'start')
-  return start && { provider: start.provider, model: start.model }
 }
 
 /** Asks a function of the user's whether to go on; one that throws is told of, and does not hide what it was asked about. */

@@ -171,7 +171,10 @@ class Attempt implements Batches {
   readonly #onAbort = (): void => {
     const { reason } = this.#context.signal as { reason: unknown }
     this.#controller.abort(reason)
-    if (this.#pending) this.#onError(new AbortedError(reason))
+    if (!this.#pending) return
+    this.#onError(new AbortedError(reason))
+    // Whoever waits gets the error, and whoever gets an error leaves nothing.
+    void leave(this.#source)
   }
 
   readonly #onResult = (result: IteratorResult<readonly StreamEvent[], unknown>): void => {

@@ -1,4 +1,4 @@
-import { AbortedError, copyError, LimitError } from '../errors.ts'
+import { AbortedError, copyError, describeError, isLLMError, LimitError } from '../errors.ts'
 import type { StreamEvent } from '../events.ts'
 import { type Batches, leave, type ProviderContext, type StreamEvents, toBatches } from '../provider.ts'
 import { continues, isDelta } from './cache-entry.ts'
@@ -23,6 +23,8 @@ export class Flight {
   readonly #controller = new AbortController()
   readonly #source: Batches
   readonly #readers = new Set<ProviderContext>()
+  /** Where whoever began it counts its attempts from. Others may have made more before, or fewer. */
+  readonly #attempt: number
   readonly #maxLength: number
   readonly #onOver: () => void
   #log: StreamEvent[] = []
@@ -40,6 +42,7 @@ export class Flight {
     maxLength: number,
     onOver: () => void,
   ) {
+    this.#attempt = context.attempt
     this.#maxLength = maxLength
     this.#onOver = onOver
     this.#source = toBatches(
@@ -47,7 +50,8 @@ export class Flight {
         ...context,
         signal: this.#controller.signal,
         onAttemptFailed: (failure) => {
-          for (const reader of this.#readers) reader.onAttemptFailed?.(failure)
+          for (const reader of this.#readers)
+            reader.onAttemptFailed?.({ ...failure, attempt: failure.attempt + reader.attempt - this.#attempt })
         },
       }),
     )
@@ -61,6 +65,7 @@ export class Flight {
   /** Everything from the beginning, then live. */
   async *read(context: ProviderContext): AsyncGenerator<readonly StreamEvent[], void, undefined> {
     const { signal } = context
+    const shift = context.attempt - this.#attempt
     const aborted = Promise.withResolvers<never>()
     // Nobody may be waiting for it.
     aborted.promise.catch(() => undefined)
@@ -78,14 +83,17 @@ export class Flight {
           if (this.#isTooLong) throw tooLong(this.#maxLength)
           const batch = this.#since(place)
           place = this.#end
-          yield batch
+          yield renumbered(batch, shift)
           continue
         }
         const reading = await Promise.race([this.#next(), aborted.promise])
         if (!reading) return
         place = reading.end
-        yield reading.batch
+        yield renumbered(reading.batch, shift)
       }
+    } catch (error) {
+      if (!isLLMError(error) || error.attempt === undefined || shift === 0) throw error
+      throw describeError(copyError(error, ['attempt']), { attempt: error.attempt + shift })
     } finally {
       signal.removeEventListener('abort', onAbort)
       this.#leave(context)
@@ -122,6 +130,8 @@ export class Flight {
   #push(event: StreamEvent): void {
     // What is known too early, and comes again with the end.
     if (event.type === 'usage') return
+    // The answer is complete: who comes now comes after it, though the source may take its time to end.
+    if (event.type === 'finish') this.#onOver()
     if (isDelta(event)) this.#length += event.delta.length
     if (this.#length > this.#maxLength && !this.#isTooLong) {
       this.#isTooLong = true
@@ -176,6 +186,14 @@ export class Flight {
     this.#controller.abort(context.signal.reason)
     void leave(this.#source)
   }
+}
+
+/** The events as a run gets them that counts its attempts otherwise. */
+function renumbered(batch: readonly StreamEvent[], shift: number): readonly StreamEvent[] {
+  if (shift === 0) return batch
+  return batch.map((event) =>
+    event.type === 'start' || event.type === 'restart' ? { ...event, attempt: (event.attempt ?? 1) + shift } : event,
+  )
 }
 
 function tooLong(maxLength: number): LimitError {

@@ -1,5 +1,5 @@
 import { checkFunctions, checkNumbers, checkOptions } from '../check-options.ts'
-import { LLMTimeoutError, OutputError, UsageError } from '../errors.ts'
+import { asLLMError, LLMTimeoutError, OutputError, UsageError } from '../errors.ts'
 import type { StreamEvent } from '../events.ts'
 import type { Middleware } from '../middleware.ts'
 import { fromBatches, isVisible, type ProviderContext, type StreamEvents, batchesOf } from '../provider.ts'
@@ -170,6 +170,7 @@ export function cache(options: CacheOptions = {}): Middleware {
         await change(() => answers.set(hash, entry, ttl === false ? undefined : ttl))
       }
       const leading = flights.get(shared)
+      let own = context
       if (leading) {
         // Who began it may have left.
         context.afterEnd?.((error) => void (error ?? keep(leading)))
@@ -185,16 +186,21 @@ export function cache(options: CacheOptions = {}): Middleware {
             yield asCached(events)
           }
           return
-        } catch (error) {
-          if (!held || context.signal.aborted) throw error
+        } catch (cause) {
+          if (!held || context.signal.aborted) throw cause
+          const error = asLLMError(cause, 'stream')
+          const { attempt = context.attempt, provider, model } = error
+          context.onAttemptFailed?.({ attempt, provider, model, error, next: 'retry', delayMs: 0 })
+          // The attempts so far were made for this run, too.
+          own = { ...context, attempt: attempt + 1 }
         }
       }
-      const flight: Flight = new Flight(open, context, maxLength, () => {
+      const flight: Flight = new Flight(open, own, maxLength, () => {
         if (flights.get(shared) === flight) flights.delete(shared)
       })
       if (!leading) flights.set(shared, flight)
       context.afterEnd?.((error) => void (error ?? keep(flight)))
-      yield* flight.read(context)
+      yield* flight.read(own)
     }
 
     return (request, context) =>

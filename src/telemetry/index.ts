@@ -95,7 +95,7 @@ export function telemetry(options: TelemetryOptions = {}): Middleware {
         isLeft = false
       } catch (error) {
         isLeft = false
-        operation.end(error)
+        operation.onError(error)
         throw error
       } finally {
         operation.onLeft(isLeft)
@@ -228,6 +228,11 @@ class Operation {
   onLeft(isLeft: boolean): void {
     if (this.#endsWithRun && (!isLeft || this.#finish || this.#outer.signal.aborted)) return
     this.end(isLeft && !this.#finish ? leftEarly : undefined)
+  }
+
+  /** The source failed. What goes wrong after the evidence takes nothing from the answer. */
+  onError(error: unknown): void {
+    if (!this.#finish) this.end(error)
   }
 
   end(error: unknown): void {

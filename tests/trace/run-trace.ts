@@ -35,8 +35,8 @@ export class RunTrace {
   readonly #fields = new Map<string, FieldView>()
   /** What a `restart` made void. */
   readonly #void = new Map<string, string>()
-  /** Calls in the order in which their fields come, since a new attempt gives them other ids. */
-  readonly #callNumbers = new Map<string | undefined, number>()
+  /** Calls in the order in which they begin, since a new attempt gives them other ids. */
+  readonly #callNumbers = new Map<string, number>()
   readonly #inputs = new Map<string, InputView>()
   readonly #calls = new Set<string>()
   /** The calls whose tools have run, where tools run. */
@@ -71,6 +71,7 @@ export class RunTrace {
       case 'tool-input-start':
         if (this.#inputs.has(event.toolCallId)) this.#faults.push(`call ${event.toolCallId} starts twice`)
         this.#inputs.set(event.toolCallId, { text: '', hasEnded: false })
+        this.#callNumbers.set(event.toolCallId, this.#callNumbers.size)
         return
       case 'tool-input-delta':
       case 'tool-input-end':
@@ -101,7 +102,10 @@ export class RunTrace {
 
   onError(error: unknown): void {
     if (this.#outcome) this.#report(`an error comes after the run ended with \`${this.#outcome}\``)
-    const isOfTools = this.#ran.size > 0 || (error as LLMError | undefined)?.phase === 'tool'
+    const { code, phase, metrics } = (error ?? {}) as Partial<LLMError>
+    // Who is behind hears that a run of several steps was cancelled before he hears what the tools gave.
+    const isOfLaterStep = code === 'aborted' && (phase !== 'validate' || (metrics?.attempts ?? 0) > 1)
+    const isOfTools = this.#ran.size > 0 || phase === 'tool' || isOfLaterStep
     if (this.#calls.size > 0 && !isOfTools) this.#report('a run that delivered a `tool-call` fails')
     this.#outcome = 'error'
     // What a service counts is shown as it wrote it.
@@ -136,8 +140,7 @@ export class RunTrace {
   }
 
   #viewOf({ toolCallId, path, field }: Extract<ResponseEvent, { type: 'field-delta' | 'field-end' }>): FieldView {
-    let number = this.#callNumbers.get(toolCallId)
-    if (number === undefined) this.#callNumbers.set(toolCallId, (number = this.#callNumbers.size))
+    const number = toolCallId === undefined ? '' : this.#callNumbers.get(toolCallId)
     const key = `${number}\n${path}\n${field}`
     let view = this.#fields.get(key)
     if (!view)
