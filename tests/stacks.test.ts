@@ -140,7 +140,7 @@ async function run(world: World, client: StreamingLLMClient, n: number, plan: Co
             onToolError: scenario.onToolError,
             onToolApproval: () => ({ approved: false, reason: 'not now' }),
           })
-    account = await consume(stream as unknown as ResponseStream, plan, options)
+    account = await consume(stream, plan, options)
   } else {
     const view = new View()
     let isEnded = false
