@@ -5,7 +5,7 @@ export interface ChatEvents {
   ack: { readonly session_id: string }
   status: { readonly stage: 'classifying' | 'searching' | 'answering'; readonly message: string }
 
-  classification_start: Record<never, never>
+  classification_start: Record<string, never>
   /** Why the model decides as it does: in one piece, and not for the customer's eyes. */
   classification_reasoning: { readonly reasoning: string }
   classification_progress: { readonly ratio: number }
@@ -22,7 +22,7 @@ export interface ChatEvents {
     readonly simple_response?: { readonly message: string } | undefined
   }
 
-  'final_answer.start': Record<never, never>
+  'final_answer.start': Record<string, never>
   'final_answer.delta': TextDelta & { readonly part: number }
   'final_answer.product_id': { readonly product_id: string }
   'final_answer.product_card': ProductCard

@@ -4,15 +4,14 @@ import type { ChatEvents, ChatMessage, ProductCard, TextDelta } from './events.t
 /** Any of the events, with its data. */
 type ChatEvent = { [Name in keyof ChatEvents]: { event: Name; data: ChatEvents[Name] } }[keyof ChatEvents]
 
-const byId = <Kind extends HTMLElement>(id: string): Kind => document.querySelector<Kind>(`#${id}`)!
-const welcome = byId('welcome')
-const messages = byId('messages')
-const announcement = byId('announcement')
-const progress = byId<HTMLProgressElement>('progress')
-const composer = byId<HTMLFormElement>('composer')
-const input = byId<HTMLInputElement>('message')
-const send = byId<HTMLButtonElement>('send')
-const stop = byId<HTMLButtonElement>('stop')
+const welcome = document.querySelector<HTMLElement>('#welcome')!
+const messages = document.querySelector<HTMLElement>('#messages')!
+const announcement = document.querySelector<HTMLElement>('#announcement')!
+const progress = document.querySelector<HTMLProgressElement>('#progress')!
+const composer = document.querySelector<HTMLFormElement>('#composer')!
+const input = document.querySelector<HTMLInputElement>('#message')!
+const send = document.querySelector<HTMLButtonElement>('#send')!
+const stop = document.querySelector<HTMLButtonElement>('#stop')!
 
 const session = localStorage.getItem('shopping-session') ?? newSession()
 let isAnswering = false
@@ -78,12 +77,6 @@ class Reply {
     text.classList.toggle('writing', !complete)
   }
 
-  /** The text as it is to stay. */
-  setText(text: string): void {
-    this.#texts.clear()
-    this.#bubble.replaceChildren(...text.split('\n\n').map((paragraph) => element('p', 'text', paragraph)))
-  }
-
   addCard({ id, name, category, price, reason }: ProductCard): void {
     const card = element('li', 'card')
     card.dataset['id'] = id
@@ -116,6 +109,7 @@ class Reply {
     for (const option of options) this.addOption(option)
   }
 
+  /** The text as it is to stay. */
   setText(text: string): void {
     this.#texts.clear()
     this.#bubble.replaceChildren(...text.split('\n\n').map((paragraph) => element('p', 'text', paragraph)))
@@ -249,7 +243,7 @@ composer.onsubmit = (event) => {
 }
 stop.onclick = () => void fetch(`/rs/chat/${session}/stop`, { method: 'POST' })
 for (const idea of welcome.querySelectorAll('button')) idea.onclick = () => void ask(idea.textContent)
-byId('new').onclick = () => {
+document.querySelector<HTMLElement>('#new')!.onclick = () => {
   localStorage.removeItem('shopping-session')
   location.reload()
 }

@@ -51,17 +51,24 @@ export async function start({
   /** Lets a message in where it can be answered, else says why not. */
   async function admit(context: Context): Promise<Admitted | Response> {
     const { data: asked, error } = chatRequest.safeParse(await context.req.json().catch(() => undefined))
-    if (!asked) return context.json({ error: z.prettifyError(error) }, 400)
+    if (!asked) return context.json({ error: reasons(error) }, 400)
     const { session_id: id, message } = asked
     if (runs.has(id)) return context.json({ error: isBusy }, 409)
     const controller = new AbortController()
     runs.set(id, controller)
+    const session = await read(id)
+    if (session) return { id, message, controller, session }
+    runs.delete(id)
+    return context.json({ error: isUnreadable }, 503)
+  }
+
+  /** `undefined` where the store fails. */
+  async function read(id: string): Promise<Session | undefined> {
     try {
-      return { id, message, controller, session: (await sessions.get(id)) ?? { messages: [] } }
+      return (await sessions.get(id)) ?? { messages: [] }
     } catch (error) {
-      runs.delete(id)
-      log(`session not read: ${(error as Error).message}`)
-      return context.json({ error: isUnreadable }, 503)
+      log(`session not read: ${String(error)}`)
+      return undefined
     }
   }
 
@@ -70,13 +77,13 @@ export async function start({
     try {
       const turn = await takeTurn(client, session, message, signal, emit)
       signal.throwIfAborted()
-      const saved = await sessions.set(id, turn.session).catch((error: Error) => {
-        log(`session not saved: ${error.message}`)
+      const saved = await sessions.set(id, turn.session).catch((error: unknown) => {
+        log(`session not saved: ${String(error)}`)
         return false
       })
       return { outcome: turn.outcome, saved, message: turn.reply }
     } catch (error) {
-      if (!signal.aborted) log(`turn failed: ${(error as Error).message}`)
+      if (!signal.aborted) log(`turn failed: ${String(error)}`)
       return { outcome: signal.aborted ? 'stopped' : 'failed', saved: false } as const
     } finally {
       runs.delete(id)
@@ -106,8 +113,9 @@ export async function start({
   app.get('/rs/chat/:session', async (context) => {
     const id = context.req.param('session')
     if (!sessionId.safeParse(id).success) return context.json({ error: 'This is no session.' }, 400)
-    const session = await sessions.get(id)
-    return context.json({ session_id: id, messages: session?.messages ?? [], answering: runs.has(id) })
+    const session = await read(id)
+    if (!session) return context.json({ error: isUnreadable }, 503)
+    return context.json({ session_id: id, messages: session.messages, answering: runs.has(id) })
   })
 
   app.post('/rs/chat/:session/stop', (context) => {
@@ -125,6 +133,10 @@ export async function start({
       await sessions.disconnect()
     },
   }
+}
+
+function reasons({ issues }: z.ZodError): string {
+  return issues.map(({ path, message }) => (path.length > 0 ? `${path.join('.')}: ${message}` : message)).join('; ')
 }
 
 /** A message that is being answered. */

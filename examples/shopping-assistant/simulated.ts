@@ -69,7 +69,7 @@ export function simulatedAnswer({ said, tools }: Asked): object {
   const need = fact('known') as Need | null
   return tools.includes('classify_and_assess')
     ? classify(message, need)
-    : recommend(need!, fact('products') as readonly Found[])
+    : recommend(message, need!, fact('products') as readonly Found[])
 }
 
 function classify(message: string, need: Need | null): object {
@@ -115,26 +115,41 @@ interface Found {
   readonly description: string
 }
 
-function recommend({ category, known }: Need, found: readonly Found[]): object {
-  const chosen = found.slice(0, 3)
+function recommend(message: string, { category, known }: Need, found: readonly Found[]): object {
+  const details = Object.values(known).map((detail) => detail.toLowerCase())
+  const suits = ({ tags }: Found): number => details.filter((detail) => tags.includes(detail)).length
+  const wantsCheap = /cheap|less/i.test(message)
+  const chosen = found
+    .filter(({ id }) => id.startsWith(category))
+    .sort((a, b) => (wantsCheap ? a.price - b.price : suits(b) - suits(a)))
+    .slice(0, 3)
   const [first, second] = chosen
-  const details = Object.values(known)
-    .map((detail) => detail.toLowerCase())
-    .join(', ')
-  const cheapest = chosen.toSorted((a, b) => a.price - b.price)[0]
+  if (!first) return nothingFits(category)
+  const cheapest = chosen.toSorted((a, b) => a.price - b.price)[0]!
   return {
-    summary_message_part_1: `I looked through our ${category} with what you told me in mind: ${details}.`,
-    summary_message_part_2: `My first choice is ${first?.name ?? 'still to come'}. ${first?.description ?? ''} If you would like something else, take ${second?.name ?? 'your time'}: "${second?.description ?? ''}"`,
-    summary_message_part_3: `The gentlest on your purse is ${cheapest?.name ?? 'nothing'}. All of them are in stock and leave us today. 🚚`,
+    summary_message_part_1: `I looked through our ${category} with what you told me in mind: ${details.join(', ')}.`,
+    summary_message_part_2: `My first choice is ${first.name}. ${first.description}${second ? ` If you would like something else: ${second.name}. ${second.description}` : ''}`,
+    summary_message_part_3: `The gentlest on your purse is ${cheapest.name}. All of them are in stock and leave us today. 🚚`,
     product_ids: chosen.map(({ id }) => id),
-    product_cards: chosen.map(({ id, tags }, i) => ({
-      id,
-      reason: [`Fits best: ${tags[0]!}`, `A good second: ${tags[0]!}`, `For a change: ${tags.at(-1)!}`][i],
+    product_cards: chosen.map((product, i) => ({
+      id: product.id,
+      reason: `${['My first choice', 'A good second', 'For a change'][i]!}: ${product.tags.slice(0, 2).join(', ')}`,
     })),
     quick_replies: [
       'Something cheaper, please',
       category === 'snacks' ? 'Something to drink too' : 'And snacks for a party',
       'How does delivery work?',
     ],
+  }
+}
+
+function nothingFits(category: string): object {
+  return {
+    summary_message_part_1: `I looked through our ${category}, and nothing there fits what you told me.`,
+    summary_message_part_2: 'I would rather say so than talk you into something.',
+    summary_message_part_3: 'Shall we try with fewer conditions?',
+    product_ids: [],
+    product_cards: [],
+    quick_replies: ['Show me chocolate', 'How does delivery work?'],
   }
 }
