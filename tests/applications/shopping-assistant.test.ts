@@ -393,10 +393,14 @@ describe('a model that fails', () => {
 
 describe('leaving', () => {
   /** A slow answer, of which the question has begun. */
-  async function begin(address: string, signal?: AbortSignal) {
-    const response = await send(address, { session_id: id, message: 'Chips for a party' }, signal ? { signal } : {})
+  async function begin(address: string) {
+    const response = await send(address, { session_id: id, message: 'Chips for a party' })
     const events = readEvents(response) as AsyncGenerator<Received, undefined>
-    for (;;) if ((await events.next()).value?.event === 'ask_message_delta') return events
+    for (;;) {
+      const { value, done } = await events.next()
+      if (done) throw new Error('No question came.')
+      if (value.event === 'ask_message_delta') return events
+    }
   }
 
   test('stop ends the answer, and nothing of it is saved', async () => {
