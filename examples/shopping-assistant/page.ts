@@ -122,7 +122,7 @@ class Reply {
   /** Nothing of it was kept. */
   drop(): void {
     this.#bubble.ariaBusy = 'false'
-    if (this.#texts.size === 0) this.#bubble.remove()
+    if (this.#texts.size === 0) this.#bubble.parentElement!.remove()
     this.#bubble.classList.add('dropped')
     this.#cards.remove()
     this.#options.remove()
@@ -153,14 +153,13 @@ async function ask(text: string): Promise<void> {
   const reply = new Reply()
   reply.setStatus('One moment')
   scrollTo({ top: document.body.scrollHeight })
-  const problem = await receive(text, reply).catch(() => 'The connection was lost.')
+  const problem = await receive(text, reply).catch(() => 'The connection was lost. Please try again.')
   if (problem !== undefined) {
     said.classList.add('dropped')
     reply.drop()
-    note(`${problem} Nothing of it was kept.`)
+    note(problem)
     input.value ||= text
-  }
-  reply.read()
+  } else reply.read()
   setAnswering(false)
 }
 
@@ -176,12 +175,12 @@ async function receive(message: string, reply: Reply): Promise<string | undefine
     if (event.event === 'end') return problems[event.data.outcome]
     follow(() => show(event, reply))
   }
-  return 'The answer was cut off.'
+  return 'The answer was cut off. Please try again.'
 }
 
 const problems: Partial<Record<ChatEvents['end']['outcome'], string>> = {
-  stopped: 'Stopped.',
-  failed: 'Something went wrong.',
+  stopped: 'Stopped. Nothing of it was kept.',
+  failed: 'Something went wrong. Please try again.',
 }
 
 function show({ event, data }: ChatEvent, reply: Reply): void {
@@ -202,6 +201,9 @@ function show({ event, data }: ChatEvent, reply: Reply): void {
       else if (data.simple_response) reply.show({ text: data.simple_response.message })
       break
     }
+    case 'final_answer.start':
+      progress.hidden = true
+      break
     case 'final_answer.delta':
       reply.write(`part ${data.part}`, data)
       break
@@ -218,7 +220,6 @@ function show({ event, data }: ChatEvent, reply: Reply): void {
     case 'ack':
     case 'classification_start':
     case 'classification_reasoning':
-    case 'final_answer.start':
     case 'final_answer.product_id':
     case 'end':
   }

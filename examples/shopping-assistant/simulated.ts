@@ -127,7 +127,7 @@ function recommend(message: string, { category, known }: Need, found: readonly F
   if (!first) return nothingFits(category)
   const cheapest = chosen.toSorted((a, b) => a.price - b.price)[0]!
   return {
-    summary_message_part_1: `I looked through our ${category} with what you told me in mind: ${details.join(', ')}.`,
+    summary_message_part_1: `I looked along our ${category} shelf with what you told me in mind: ${details.join(', ')}.`,
     summary_message_part_2: `My first choice is ${first.name}. ${first.description}${second ? ` If you would like something else: ${second.name}. ${second.description}` : ''}`,
     summary_message_part_3: `The gentlest on your purse is ${cheapest.name}. All of them are in stock and leave us today. 🚚`,
     product_ids: chosen.map(({ id }) => id),
@@ -145,7 +145,7 @@ function recommend(message: string, { category, known }: Need, found: readonly F
 
 function nothingFits(category: string): object {
   return {
-    summary_message_part_1: `I looked through our ${category}, and nothing there fits what you told me.`,
+    summary_message_part_1: `I looked along our ${category} shelf, and nothing there fits what you told me.`,
     summary_message_part_2: 'I would rather say so than talk you into something.',
     summary_message_part_3: 'Shall we try with fewer conditions?',
     product_ids: [],

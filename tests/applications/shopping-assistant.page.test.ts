@@ -161,6 +161,7 @@ describe.skipIf(!hasBrowser)('the page', () => {
     await page.getByRole('button', { name: 'Stop' }).click()
     await page.locator('.note').filter({ hasText: 'Stopped. Nothing of it was kept.' }).waitFor()
     expect(await page.getByLabel('Your message').inputValue()).toBe('Chips')
+    expect(await page.locator('#announcement').textContent()).toContain('Stopped')
     await keepScreenshot(page, 'shopping-assistant-stopped')
     model.goOn()
     await page.getByRole('button', { name: 'Send' }).click()
@@ -193,6 +194,7 @@ describe.skipIf(!hasBrowser)('the page', () => {
 
   test('on a phone, in the dark', async () => {
     const { page } = await open(simulated(), { ...phone, colorScheme: 'dark' })
+    await page.getByRole('heading', { name: 'What are you looking for?' }).waitFor()
     await keepScreenshot(page, 'shopping-assistant-phone-welcome')
     await choose(page, 'A shampoo for me')
     await choose(page, 'Dry')
