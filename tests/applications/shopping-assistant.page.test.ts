@@ -147,7 +147,7 @@ describe.skipIf(!hasBrowser)('the page', () => {
     await page.reload()
     await page.locator('.card').first().waitFor()
     expect(await page.locator('#messages').textContent()).toBe(before)
-    await page.getByRole('button', { name: 'New conversation' }).click()
+    await page.getByRole('button', { name: 'New chat' }).click()
     await page.getByRole('heading', { name: 'What are you looking for?' }).waitFor()
     expect(await page.locator('.message').count()).toBe(0)
   })
@@ -173,7 +173,7 @@ describe.skipIf(!hasBrowser)('the page', () => {
 
   test('with the keyboard alone', async () => {
     const { page } = await open()
-    // New conversation, four ideas, the message.
+    // New chat, four ideas, the message.
     for (let i = 0; i < 6; i++) await page.keyboard.press('Tab')
     await page.keyboard.type('Chips')
     await page.keyboard.press('Enter')
