@@ -6,7 +6,6 @@ import {
   type LLMRequest,
   type LLMResponse,
   type ResponseEvent,
-  type ResponseStream,
   type RunResponse,
   type StreamEvent,
   StreamingLLMClient,
