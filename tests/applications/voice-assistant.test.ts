@@ -161,7 +161,7 @@ describe('an answer', () => {
   })
 
   test('goes to each of 200 at once, whole and to the right one', async () => {
-    const running = await run({ pace: { firstDelayMs: 1, delayMs: 1, deltaChars: 24 } })
+    const running = await run({ pace: { firstDelayMs: 1, delayMs: 1, deltaChars: 60 } })
     const questions = Array.from({ length: 200 }, (_, i) => (i % 2 ? `${sky} (${i % 20})` : `Question number ${i}?`))
     const answers = await Promise.all(questions.map((question, i) => ask(running, question, `user ${i}`)))
     for (const [i, events] of answers.entries()) {
