@@ -19,6 +19,8 @@ interface End {
 
 const element = (id: string): HTMLElement => document.getElementById(id)!
 const question = element('question') as HTMLInputElement
+const askButton = element('ask')
+const stopButton = element('stop')
 const answer = element('answer')
 const said = element('said')
 const thinking = element('thinking')
@@ -123,10 +125,11 @@ function addBadge(text: string, isWarning = false): void {
 }
 
 function show({ isAsking, isThinking }: { readonly isAsking: boolean; readonly isThinking: boolean }): void {
-  const hadFocus = document.activeElement === element('stop')
-  element('ask').hidden = isAsking
-  element('stop').hidden = !isAsking
-  if (hadFocus && !isAsking) question.focus()
+  const [hidden, shown] = isAsking ? [askButton, stopButton] : [stopButton, askButton]
+  const hadFocus = document.activeElement === hidden
+  hidden.hidden = true
+  shown.hidden = false
+  if (hadFocus) shown.focus()
   thinking.hidden = !isThinking
   said.classList.toggle('writing', isAsking && !isThinking)
   answer.setAttribute('aria-busy', String(isAsking))
@@ -147,7 +150,7 @@ async function showMetrics(): Promise<void> {
   const count = sum('llm_stream_latency_ms_count')
   if (count === 0) return
   element('latency').textContent = `${(sum('llm_stream_latency_ms_sum') / count / 1000).toFixed(2)} s`
-  element('length').textContent = `${Math.round(sum('llm_stream_response_length_sum') / count)} characters`
+  element('length').textContent = `${Math.round(sum('llm_stream_response_length_sum') / count)} chars`
   element('hits').textContent = `${sum('llm_stream_cache_hit')} of ${count}`
 }
 
@@ -169,7 +172,7 @@ element('form').addEventListener('submit', (event) => {
 element('examples').addEventListener('click', ({ target }) => {
   if (target instanceof HTMLButtonElement) void ask(target.textContent)
 })
-element('stop').addEventListener('click', () => {
+stopButton.addEventListener('click', () => {
   speaker.begin()
   current.abort()
 })

@@ -1,0 +1,214 @@
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { gemini } from 'fieldstream/gemini'
+import { replayFetch, simulate } from 'fieldstream/testing'
+import type { Page } from 'playwright-core'
+import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
+import type { Running } from '../../examples/shared/serve.ts'
+import { type Options, start } from '../../examples/voice-assistant/server.ts'
+import { simulatedAnswer } from '../../examples/voice-assistant/simulated.ts'
+import { hasBrowser, keepScreenshot, phone, useBrowser, watchLengths } from './browser.ts'
+
+const sky = 'Why is the sky blue?'
+const egg = 'How long do I boil an egg?'
+
+describe.skipIf(!hasBrowser)('the page of the voice assistant', () => {
+  const { open } = useBrowser()
+  const folders: string[] = []
+  let running: Running
+
+  async function run(options: Options = {}): Promise<Running> {
+    const folder = mkdtempSync(join(tmpdir(), 'voice-page-'))
+    folders.push(folder)
+    const pace = { firstDelayMs: 150, delayMs: 12, deltaChars: 8 }
+    return start({ port: 0, folder, pace, log: () => undefined, ...options })
+  }
+
+  beforeAll(async () => {
+    vi.stubEnv('GEMINI_API_KEY', undefined)
+    running = await run()
+  })
+  afterAll(async () => {
+    await running.close()
+    for (const folder of folders) rmSync(folder, { recursive: true })
+  })
+
+  const badges = (page: Page): Promise<string[]> => page.locator('#badges li').allTextContents()
+  const said = (page: Page): Promise<string> => page.locator('#said').innerText()
+  const isOver = async (page: Page): Promise<boolean> =>
+    (await page.locator('#answer').getAttribute('aria-busy')) === 'false'
+  const untilOver = (page: Page): Promise<void> => page.locator('#answer[aria-busy=false]').waitFor()
+
+  async function chooseFault(page: Page, label: string): Promise<void> {
+    const told = page.waitForResponse((response) => response.url().endsWith('/debug/gemini'))
+    await page.getByLabel(label).check()
+    await told
+  }
+
+  test('shows an answer sentence by sentence, and what became of it', async () => {
+    const page = await open(running.address)
+    await page.locator('#faults').waitFor()
+    await keepScreenshot(page, 'voice-1-empty')
+    await page.getByLabel('Your question').fill(sky)
+    await page.keyboard.press('Enter')
+    await page.locator('#thinking').waitFor()
+    await keepScreenshot(page, 'voice-2-thinking')
+    await page.locator('#said span').first().waitFor()
+    await keepScreenshot(page, 'voice-3-writing')
+    const lengths = await watchLengths(page, '#said', () => isOver(page))
+    expect(lengths.length).toBeGreaterThan(3)
+    expect(lengths).toEqual([...lengths].sort((a, b) => a - b))
+    expect(await said(page)).toBe(simulatedAnswer('gemini', sky))
+    expect(await badges(page)).toEqual(['Gemini', expect.stringMatching(/^first words after \d+\.\d\d s$/)])
+    expect(await page.getByRole('status').textContent()).toBe(simulatedAnswer('gemini', sky))
+    await page.getByText('0 of 1').waitFor()
+    await keepScreenshot(page, 'voice-4-answered')
+
+    await page.getByRole('button', { name: sky }).click()
+    await page.getByText('from the cache', { exact: true }).waitFor()
+    expect(await page.locator('#said span').count()).toBe(1)
+    await page.getByText('1 of 2').waitFor()
+    await keepScreenshot(page, 'voice-5-cached')
+  })
+
+  test('replaces what was said when Gemini breaks off, and says who stands in', async () => {
+    const page = await open(running.address)
+    await chooseFault(page, 'breaks off')
+    await page.getByRole('button', { name: egg }).click()
+    await page.locator('#said span').first().waitFor()
+    const begun = await said(page)
+    expect(simulatedAnswer('gemini', egg)).toContain(begun.trim())
+    await untilOver(page)
+    expect(await said(page)).toBe(simulatedAnswer('ollama', egg))
+    expect(await badges(page)).toEqual([
+      'Ollama',
+      expect.stringContaining('first words'),
+      'Gemini broke off, Ollama began anew',
+    ])
+    await keepScreenshot(page, 'voice-6-began-anew')
+    await page.reload()
+    await page.getByLabel('breaks off').and(page.locator(':checked')).waitFor()
+
+    await chooseFault(page, 'fails at once')
+    await page.getByRole('button', { name: 'Help me fall asleep' }).click()
+    await untilOver(page)
+    expect(await badges(page)).toContain('Ollama')
+    await chooseFault(page, 'works')
+  })
+
+  test('can be used by keyboard alone, and stopped', async () => {
+    const slow = await run({ pace: { firstDelayMs: 20, delayMs: 60 } })
+    onTestFinished(() => slow.close())
+    const page = await open(slow.address)
+    await page.locator('#question:focus').waitFor()
+    await page.keyboard.type('Tell me about the sky')
+    await page.keyboard.press('Enter')
+    await page.locator('#said span').first().waitFor()
+    await page.keyboard.press('Tab')
+    await page.locator('#stop:focus').waitFor()
+    await page.keyboard.press('Enter')
+    await untilOver(page)
+    const stopped = await said(page)
+    expect(stopped.length).toBeLessThan(simulatedAnswer('gemini', sky).length)
+    expect(await badges(page)).toContain('stopped')
+    await keepScreenshot(page, 'voice-7-stopped')
+    // Who pressed the button stays there; the first example is next.
+    await page.locator('#ask:focus').waitFor()
+    await page.keyboard.press('Tab')
+    await page.keyboard.press('Enter')
+    await page.locator('#asked', { hasText: sky }).waitFor()
+    // Another question takes the place of the one under way.
+    await page.getByRole('button', { name: egg }).click()
+    await page.locator('#said span').first().waitFor()
+    expect(simulatedAnswer('gemini', egg)).toContain((await said(page)).trim())
+  })
+
+  test('says what went wrong, and that a user asks too much', async () => {
+    const refused = { body: '{"error":{"code":401}}', status: 401, headers: { 'content-type': 'application/json' } }
+    const replay = replayFetch(refused)
+    const broken = await run({
+      provider: gemini({ model: 'g', apiKey: 'none', fetch: replay }),
+      limit: { requests: 1, queue: 0 },
+    })
+    onTestFinished(() => broken.close())
+    const page = await open(broken.address, {}, /status of (503|429)/)
+    const problems: string[] = []
+    for (const question of [sky, egg]) {
+      await page.getByLabel('Your question').fill(question)
+      await page.getByRole('button', { name: 'Ask', exact: true }).click()
+      await page.locator('#problem:not([hidden])').waitFor()
+      await untilOver(page)
+      problems.push(await page.locator('#problem').innerText())
+    }
+    expect(problems).toEqual([
+      'Sorry, I cannot think just now. Please ask again in a moment.',
+      'You have asked a lot in the last minute. Give me a moment, then ask again.',
+    ])
+    expect(await page.getByRole('status').textContent()).toBe(problems[1])
+    expect(await page.locator('#faults').isVisible()).toBe(false)
+    await keepScreenshot(page, 'voice-8-problem')
+  })
+
+  test('shows what a model writes as text, whatever it is', async () => {
+    const evil = '<img src=x onerror="document.title=1"> is a tag.\n\ndata: no event.'
+    const fetch = replayFetch(simulate(evil, { provider: 'gemini' }))
+    const other = await run({ provider: gemini({ model: 'g', apiKey: 'none', fetch }) })
+    onTestFinished(() => other.close())
+    const page = await open(other.address)
+    await page.getByLabel('Your question').fill('<b>Hello</b>')
+    await page.keyboard.press('Enter')
+    await untilOver(page)
+    expect(await page.locator('#said').textContent()).toBe(evil)
+    expect(await page.locator('#asked').textContent()).toBe('<b>Hello</b>')
+    expect(await page.locator('#answer img, #answer b').count()).toBe(0)
+  })
+
+  test('reads whole sentences aloud when asked to, and stops speaking of what is void', async () => {
+    const page = await open(running.address)
+    await page.addInitScript(() => {
+      const spoken: string[] = []
+      Object.assign(window, { spoken })
+      Object.defineProperty(window, 'speechSynthesis', {
+        value: {
+          speak: ({ text }: SpeechSynthesisUtterance) => spoken.push(text),
+          cancel: () => spoken.push('(silence)'),
+        },
+      })
+    })
+    await page.reload()
+    const spoken = (): Promise<string[]> => page.evaluate<string[]>('spoken.splice(0)')
+    await page.getByRole('button', { name: 'A toast for a friend' }).click()
+    await untilOver(page)
+    expect(await spoken()).toEqual(['(silence)'])
+
+    await page.getByRole('switch', { name: 'Read aloud' }).click()
+    await page.reload()
+    await page.getByRole('switch', { name: 'Read aloud', checked: true }).waitFor()
+    await chooseFault(page, 'breaks off')
+    await page.getByRole('button', { name: 'My Wi-Fi keeps dropping' }).click()
+    await untilOver(page)
+    const [silence, ...words] = await spoken()
+    expect(silence).toBe('(silence)')
+    // Gemini may still rest after the fault of another test.
+    const anew = words.indexOf('(silence)')
+    for (const sentence of words.slice(0, Math.max(anew, 0))) expect(sentence).toMatch(/[.!?] $/)
+    expect(words.slice(anew + 1).join('')).toBe(simulatedAnswer('ollama', 'Wi-Fi'))
+    await chooseFault(page, 'works')
+  })
+
+  test('is good on a phone, and in the dark', async () => {
+    for (const [name, options] of [
+      ['voice-9-phone', phone],
+      ['voice-10-phone-dark', { ...phone, colorScheme: 'dark' }],
+      ['voice-11-dark', { colorScheme: 'dark' }],
+    ] as const) {
+      const page = await open(running.address, options)
+      await page.getByRole('button', { name: 'Red wine on my shirt!' }).click()
+      await untilOver(page)
+      await page.getByText(/\d of \d/).waitFor()
+      expect(await page.evaluate('document.documentElement.scrollWidth <= innerWidth')).toBe(true)
+      await keepScreenshot(page, name)
+    }
+  })
+})
