@@ -4,7 +4,6 @@ import { Speaker } from './speaker.ts'
 interface Start {
   readonly provider: string
   readonly cached: boolean
-  readonly attempt: number
 }
 
 interface Chunk {
@@ -14,6 +13,7 @@ interface Chunk {
 
 interface End {
   readonly complete: boolean
+  readonly fallback_used?: boolean
   readonly error?: string
 }
 
@@ -72,13 +72,12 @@ async function follow(text: string, signal: AbortSignal): Promise<void> {
   let hasEnded = false
   for await (const { event, data } of readEvents(response)) {
     if (event === 'stream_start') {
-      const { provider, cached, attempt } = data as Start
+      const { provider, cached } = data as Start
       const name = names[provider] ?? provider
       const before = badges.querySelector('.provider')?.textContent
       if (before) addBadge(`${before} broke off, ${name} began anew`, true)
-      else addBadge(`first words after ${((performance.now() - askedAt) / 1000).toFixed(2)} s`)
+      else addBadge(`first byte after ${((performance.now() - askedAt) / 1000).toFixed(2)} s`)
       if (cached) addBadge('from the cache')
-      else if (attempt > 1 && !before) addBadge('stands in', true)
       badges.querySelector('.provider')?.remove()
       badges.prepend(badge(name, 'provider'))
     } else if (event === 'stream_chunk') write(data as Chunk)
@@ -102,10 +101,11 @@ function write({ chunk, length }: Chunk): void {
   speaker.follow(said.textContent)
 }
 
-function end({ complete, error }: End): void {
+function end({ complete, error, fallback_used: isFallback }: End): void {
   speaker.follow(said.textContent, true)
   if (error !== undefined) complain(error)
   else if (!complete) addBadge('cut short', true)
+  if (isFallback && !badges.querySelector('.warning')) addBadge('stands in', true)
 }
 
 function complain(text: string): void {

@@ -50,8 +50,10 @@ export async function* streamAnswer(
         ;({ length } = event)
         yield { event: 'stream_chunk', data: { chunk: event.delta, length } }
       } else if (event.type === 'finish') {
-        onAnswered({ provider: start!.provider, length, metrics: event.metrics })
-        yield { event: 'stream_end', data: { complete: event.finishReason === 'stop', ...end() } }
+        const { finishReason, metrics } = event
+        onAnswered({ provider: start!.provider, length, metrics })
+        const complete = finishReason === 'stop'
+        yield { event: 'stream_end', data: { complete, ...end(), fallback_used: metrics.fallbackUsed } }
       }
     }
   } catch (error) {

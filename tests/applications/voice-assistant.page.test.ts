@@ -21,7 +21,7 @@ describe.skipIf(!hasBrowser)('the page of the voice assistant', () => {
   async function run(options: Options = {}): Promise<Running> {
     const folder = mkdtempSync(join(tmpdir(), 'voice-page-'))
     folders.push(folder)
-    const pace = { firstDelayMs: 150, delayMs: 12, deltaChars: 8 }
+    const pace = { firstDelayMs: 150, delayMs: 8, deltaChars: 8 }
     return start({ port: 0, folder, pace, log: () => undefined, ...options })
   }
 
@@ -60,7 +60,7 @@ describe.skipIf(!hasBrowser)('the page of the voice assistant', () => {
     expect(lengths.length).toBeGreaterThan(3)
     expect(lengths).toEqual([...lengths].sort((a, b) => a - b))
     expect(await said(page)).toBe(simulatedAnswer('gemini', sky))
-    expect(await badges(page)).toEqual(['Gemini', expect.stringMatching(/^first words after \d+\.\d\d s$/)])
+    expect(await badges(page)).toEqual(['Gemini', expect.stringMatching(/^first byte after \d+\.\d\d s$/)])
     expect(await page.getByRole('status').textContent()).toBe(simulatedAnswer('gemini', sky))
     await page.getByText('0 of 1').waitFor()
     await keepScreenshot(page, 'voice-4-answered')
@@ -83,7 +83,7 @@ describe.skipIf(!hasBrowser)('the page of the voice assistant', () => {
     expect(await said(page)).toBe(simulatedAnswer('ollama', egg))
     expect(await badges(page)).toEqual([
       'Ollama',
-      expect.stringContaining('first words'),
+      expect.stringContaining('first byte'),
       'Gemini broke off, Ollama began anew',
     ])
     await keepScreenshot(page, 'voice-6-began-anew')
@@ -93,7 +93,7 @@ describe.skipIf(!hasBrowser)('the page of the voice assistant', () => {
     await chooseFault(page, 'fails at once')
     await page.getByRole('button', { name: 'Help me fall asleep' }).click()
     await untilOver(page)
-    expect(await badges(page)).toContain('Ollama')
+    expect(await badges(page)).toEqual(['Ollama', expect.stringContaining('first byte'), 'stands in'])
     await chooseFault(page, 'works')
   })
 

@@ -136,6 +136,7 @@ describe('an answer', () => {
       total_length: whole.length,
       provider: 'gemini',
       cached: false,
+      fallback_used: false,
     })
   })
 
@@ -192,7 +193,10 @@ describe('an answer that was given before', () => {
       expect(events).toEqual([
         { event: 'stream_start', data: { provider: 'gemini', model: 'gemini-2.5-flash', cached: true, attempt: 1 } },
         { event: 'stream_chunk', data: { chunk: simulatedAnswer('gemini', sky), length } },
-        { event: 'stream_end', data: { complete: true, total_length: length, provider: 'gemini', cached: true } },
+        {
+          event: 'stream_end',
+          data: { complete: true, total_length: length, provider: 'gemini', cached: true, fallback_used: false },
+        },
       ])
       expect(running.logged.map(({ event }) => event)).toContain('cache_hit')
     }
@@ -249,7 +253,7 @@ describe('when Gemini fails', () => {
         .map(({ chunk }) => chunk)
         .join(''),
     ).toBe(simulatedAnswer('ollama', sky))
-    expect(events.at(-1)!.data).toMatchObject({ complete: true, provider: 'ollama' })
+    expect(events.at(-1)!.data).toMatchObject({ complete: true, provider: 'ollama', fallback_used: true })
     expect(running.logged[0]).toMatchObject({
       event: 'fallback',
       facts: { provider: 'ollama', because: 'overloaded' },
@@ -349,9 +353,11 @@ describe('whoever asks too much', () => {
   })
 
   test('pays once for a question, however often it is tried', async () => {
-    const running = await run({ limit: { requests: 1, queue: 0 } })
-    await setFault(running, { fails: true })
-    expect((await ask(running, sky)).at(-1)!.data).toMatchObject({ complete: true, provider: 'ollama' })
+    const busy = { body: '{"error":{"code":503}}', status: 503, headers: { 'retry-after': '0' } }
+    const { replay, provider } = scriptedGemini(() => (replay.requests.length < 3 ? busy : 'Yes.'))
+    const running = await run({ provider, limit: { requests: 1, queue: 0 } })
+    expect(textOf(await ask(running, sky))).toBe('Yes.')
+    expect(replay.requests).toHaveLength(3)
   })
 })
 
