@@ -4,35 +4,55 @@ import { join } from 'node:path'
 import { gemini } from 'fieldstream/gemini'
 import { replayFetch, simulate } from 'fieldstream/testing'
 import type { Page } from 'playwright-core'
-import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest'
+import { beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import type { Running } from '../../examples/shared/serve.ts'
 import { type Options, start } from '../../examples/voice-assistant/server.ts'
 import { simulatedAnswer } from '../../examples/voice-assistant/simulated.ts'
-import { hasBrowser, keepScreenshot, phone, useBrowser, watchLengths } from './browser.ts'
+import { hasBrowser, keepScreenshot, phone, useBrowser } from './browser.ts'
 
 const sky = 'Why is the sky blue?'
 const egg = 'How long do I boil an egg?'
 
+/** A Gemini that waits before its answer, and once more in it. */
+function pausingGemini(answer: string) {
+  const { promise: begun, resolve: begin } = Promise.withResolvers<undefined>()
+  const { promise: going, resolve: goOn } = Promise.withResolvers<undefined>()
+  const replay = replayFetch(simulate(answer, { provider: 'gemini' }))
+  const fetch: typeof globalThis.fetch = async (...request) => {
+    await begun
+    const whole = await replay(...request)
+    let reads = 0
+    const pausing = new TransformStream<Uint8Array, Uint8Array>({
+      async transform(bytes, controller) {
+        if (reads++ === 20) await going
+        controller.enqueue(bytes)
+      },
+    })
+    return new Response(whole.body!.pipeThrough(pausing), whole)
+  }
+  return {
+    provider: gemini({ model: 'gemini-2.5-flash', apiKey: 'none', fetch }),
+    begin: () => begin(undefined),
+    goOn: () => goOn(undefined),
+  }
+}
+
 describe.skipIf(!hasBrowser)('the page of the voice assistant', () => {
   const { open } = useBrowser()
-  const folders: string[] = []
-  let running: Running
+  beforeEach(() => {
+    vi.stubEnv('GEMINI_API_KEY', undefined)
+  })
 
   async function run(options: Options = {}): Promise<Running> {
     const folder = mkdtempSync(join(tmpdir(), 'voice-page-'))
-    folders.push(folder)
-    const pace = { firstDelayMs: 150, delayMs: 8, deltaChars: 8 }
-    return start({ port: 0, folder, pace, log: () => undefined, ...options })
+    const pace = { firstDelayMs: 50, delayMs: 5 }
+    const running = await start({ port: 0, folder, pace, log: () => undefined, ...options })
+    onTestFinished(async () => {
+      await running.close()
+      rmSync(folder, { recursive: true })
+    })
+    return running
   }
-
-  beforeAll(async () => {
-    vi.stubEnv('GEMINI_API_KEY', undefined)
-    running = await run()
-  })
-  afterAll(async () => {
-    await running.close()
-    for (const folder of folders) rmSync(folder, { recursive: true })
-  })
 
   const badges = (page: Page): Promise<string[]> => page.locator('#badges li').allTextContents()
   const said = (page: Page): Promise<string> => page.locator('#said').innerText()
@@ -40,46 +60,76 @@ describe.skipIf(!hasBrowser)('the page of the voice assistant', () => {
     (await page.locator('#answer').getAttribute('aria-busy')) === 'false'
   const untilOver = (page: Page): Promise<void> => page.locator('#answer[aria-busy=false]').waitFor()
 
+  /** Notes each text that the answer has. */
+  async function watchTexts(page: Page): Promise<() => Promise<string[]>> {
+    await page.evaluate(`{
+      const said = document.getElementById('said')
+      globalThis.texts = []
+      new MutationObserver(() => texts.push(said.textContent)).observe(said, { childList: true })
+    }`)
+    return () => page.evaluate<string[]>('texts')
+  }
+
   async function chooseFault(page: Page, label: string): Promise<void> {
     const told = page.waitForResponse((response) => response.url().endsWith('/debug/gemini'))
     await page.getByLabel(label).check()
     await told
   }
 
-  test('shows an answer sentence by sentence, and what became of it', async () => {
-    const page = await open(running.address)
-    await page.locator('#faults').waitFor()
-    await keepScreenshot(page, 'voice-1-empty')
+  test('shows an answer sentence by sentence while it is written', async () => {
+    const { provider, begin, goOn } = pausingGemini(simulatedAnswer('gemini', sky))
+    const paused = await run({ provider })
+    const page = await open(paused.address)
+    const texts = await watchTexts(page)
     await page.getByLabel('Your question').fill(sky)
     await page.keyboard.press('Enter')
     await page.locator('#thinking').waitFor()
+    expect(await isOver(page)).toBe(false)
     await keepScreenshot(page, 'voice-2-thinking')
+    begin()
     await page.locator('#said span').first().waitFor()
+    expect(await page.locator('#thinking').isVisible()).toBe(false)
+    expect(await page.getByRole('status').textContent()).toBe('')
     await keepScreenshot(page, 'voice-3-writing')
-    const lengths = await watchLengths(page, '#said', () => isOver(page))
+    const begun = await said(page)
+    expect(simulatedAnswer('gemini', sky).startsWith(begun.trim())).toBe(true)
+    expect(begun.length).toBeLessThan(simulatedAnswer('gemini', sky).length)
+    goOn()
+    await untilOver(page)
+    const lengths = (await texts()).map(({ length }) => length)
     expect(lengths.length).toBeGreaterThan(3)
     expect(lengths).toEqual([...lengths].sort((a, b) => a - b))
     expect(await said(page)).toBe(simulatedAnswer('gemini', sky))
-    expect(await badges(page)).toEqual(['Gemini', expect.stringMatching(/^first byte after \d+\.\d\d s$/)])
     expect(await page.getByRole('status').textContent()).toBe(simulatedAnswer('gemini', sky))
+  })
+
+  test('tells who answered, how soon, and what came from the cache', async () => {
+    const running = await run()
+    const page = await open(running.address)
+    await page.locator('#faults').waitFor()
+    await keepScreenshot(page, 'voice-1-empty')
+    await page.getByRole('button', { name: sky }).click()
+    await untilOver(page)
+    expect(await badges(page)).toEqual(['Gemini', expect.stringMatching(/^first byte after \d+\.\d\d s$/)])
     await page.getByText('0 of 1').waitFor()
     await keepScreenshot(page, 'voice-4-answered')
 
     await page.getByRole('button', { name: sky }).click()
     await page.getByText('from the cache', { exact: true }).waitFor()
-    expect(await page.locator('#said span').count()).toBe(1)
     await page.getByText('1 of 2').waitFor()
+    expect(await page.locator('#said span').count()).toBe(1)
+    expect(await said(page)).toBe(simulatedAnswer('gemini', sky))
     await keepScreenshot(page, 'voice-5-cached')
   })
 
   test('replaces what was said when Gemini breaks off, and says who stands in', async () => {
+    const running = await run()
     const page = await open(running.address)
+    const texts = await watchTexts(page)
     await chooseFault(page, 'breaks off')
     await page.getByRole('button', { name: egg }).click()
-    await page.locator('#said span').first().waitFor()
-    const begun = await said(page)
-    expect(simulatedAnswer('gemini', egg)).toContain(begun.trim())
     await untilOver(page)
+    expect(simulatedAnswer('gemini', egg).startsWith((await texts())[0]!)).toBe(true)
     expect(await said(page)).toBe(simulatedAnswer('ollama', egg))
     expect(await badges(page)).toEqual([
       'Ollama',
@@ -94,13 +144,13 @@ describe.skipIf(!hasBrowser)('the page of the voice assistant', () => {
     await page.getByRole('button', { name: 'Help me fall asleep' }).click()
     await untilOver(page)
     expect(await badges(page)).toEqual(['Ollama', expect.stringContaining('first byte'), 'stands in'])
-    await chooseFault(page, 'works')
   })
 
   test('can be used by keyboard alone, and stopped', async () => {
-    const slow = await run({ pace: { firstDelayMs: 20, delayMs: 60 } })
-    onTestFinished(() => slow.close())
-    const page = await open(slow.address)
+    const { provider, begin } = pausingGemini(simulatedAnswer('gemini', sky))
+    begin()
+    const paused = await run({ provider })
+    const page = await open(paused.address)
     await page.locator('#question:focus').waitFor()
     await page.keyboard.type('Tell me about the sky')
     await page.keyboard.press('Enter')
@@ -109,8 +159,6 @@ describe.skipIf(!hasBrowser)('the page of the voice assistant', () => {
     await page.locator('#stop:focus').waitFor()
     await page.keyboard.press('Enter')
     await untilOver(page)
-    const stopped = await said(page)
-    expect(stopped.length).toBeLessThan(simulatedAnswer('gemini', sky).length)
     expect(await badges(page)).toContain('stopped')
     await keepScreenshot(page, 'voice-7-stopped')
     // Who pressed the button stays there; the first example is next.
@@ -118,10 +166,14 @@ describe.skipIf(!hasBrowser)('the page of the voice assistant', () => {
     await page.keyboard.press('Tab')
     await page.keyboard.press('Enter')
     await page.locator('#asked', { hasText: sky }).waitFor()
+    await page.locator('#said span').first().waitFor()
     // Another question takes the place of the one under way.
     await page.getByRole('button', { name: egg }).click()
+    await page.locator('#asked', { hasText: egg }).waitFor()
     await page.locator('#said span').first().waitFor()
-    expect(simulatedAnswer('gemini', egg)).toContain((await said(page)).trim())
+    expect(await isOver(page)).toBe(false)
+    expect(await badges(page)).toHaveLength(2)
+    expect(simulatedAnswer('gemini', sky).startsWith((await said(page)).trim())).toBe(true)
   })
 
   test('says what went wrong, and that a user asks too much', async () => {
@@ -131,7 +183,6 @@ describe.skipIf(!hasBrowser)('the page of the voice assistant', () => {
       provider: gemini({ model: 'g', apiKey: 'none', fetch: replay }),
       limit: { requests: 1, queue: 0 },
     })
-    onTestFinished(() => broken.close())
     const page = await open(broken.address, {}, /status of (503|429)/)
     const problems: string[] = []
     for (const question of [sky, egg]) {
@@ -154,7 +205,6 @@ describe.skipIf(!hasBrowser)('the page of the voice assistant', () => {
     const evil = '<img src=x onerror="document.title=1"> is a tag.\n\ndata: no event.'
     const fetch = replayFetch(simulate(evil, { provider: 'gemini' }))
     const other = await run({ provider: gemini({ model: 'g', apiKey: 'none', fetch }) })
-    onTestFinished(() => other.close())
     const page = await open(other.address)
     await page.getByLabel('Your question').fill('<b>Hello</b>')
     await page.keyboard.press('Enter')
@@ -165,6 +215,7 @@ describe.skipIf(!hasBrowser)('the page of the voice assistant', () => {
   })
 
   test('reads whole sentences aloud when asked to, and stops speaking of what is void', async () => {
+    const running = await run()
     const page = await open(running.address)
     await page.addInitScript(() => {
       const spoken: string[] = []
@@ -190,14 +241,14 @@ describe.skipIf(!hasBrowser)('the page of the voice assistant', () => {
     await untilOver(page)
     const [silence, ...words] = await spoken()
     expect(silence).toBe('(silence)')
-    // Gemini may still rest after the fault of another test.
     const anew = words.indexOf('(silence)')
-    for (const sentence of words.slice(0, Math.max(anew, 0))) expect(sentence).toMatch(/[.!?] $/)
+    expect(anew).toBeGreaterThan(0)
+    for (const sentence of words.slice(0, anew)) expect(sentence).toMatch(/[.!?] $/)
     expect(words.slice(anew + 1).join('')).toBe(simulatedAnswer('ollama', 'Wi-Fi'))
-    await chooseFault(page, 'works')
   })
 
   test('is good on a phone, and in the dark', async () => {
+    const running = await run()
     for (const [name, options] of [
       ['voice-9-phone', phone],
       ['voice-10-phone-dark', { ...phone, colorScheme: 'dark' }],
