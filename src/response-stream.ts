@@ -200,6 +200,8 @@ export class ResponseStream<
   #failures: AttemptFailure[] = []
   #shown: ShownTexts | undefined
   #batcher: DeltaBatcher | undefined
+  /** Whether the batch that is being read is a whole answer of before: nothing of it has to wait for more. */
+  #isReplayed = false
   #progress: ProgressEstimator | undefined
   /** The last that was said of it, in hundredths. */
   #percent = 0
@@ -623,6 +625,7 @@ export class ResponseStream<
     }
     this.#metrics.onChunk()
     this.#hooks.onBatch(batch)
+    this.#isReplayed = batch.at(-1)?.type === 'finish' && batch.some((event) => event.type === 'start' && event.cached)
     for (const queue of this.#queues) queue.startBatch()
     this.#log?.startBatch()
     try {
@@ -765,7 +768,7 @@ export class ResponseStream<
   #emitDelta(event: TextOrFieldDelta): void {
     // Nothing waits any more once a listener has stopped the run.
     if (this.#isSettled) return
-    if (this.#batcher) this.#batcher.push(event)
+    if (this.#batcher && !this.#isReplayed) this.#batcher.push(event)
     else this.#emitJoined(event)
   }
 

@@ -99,6 +99,16 @@ describe('an answer that was given before', () => {
     expect(provider.pulls).toBe(pulls)
   })
 
+  test('comes in one delta whatever the deltas are batched by', async () => {
+    const { ask } = cached([[start, text('One. '), text('Two. Th')], [text('ree.')], [finish('stop')]], {}, [retry()])
+    const deltasOf = async (request: Partial<StreamRequest> = {}): Promise<string[]> =>
+      (await collect(ask(request))).flatMap((event) => (event.type === 'text-delta' ? [event.delta] : []))
+    const batches: StreamRequest['batch'][] = [{ at: 'sentence' }, { at: 'word' }, { chars: 4 }, { deltas: 3 }]
+    expect((await deltasOf({ batch: { at: 'sentence' } })).length).toBeGreaterThan(1)
+    await stored()
+    for (const batch of batches) expect(await deltasOf({ batch })).toEqual(['One. Two. Three.'])
+  })
+
   test('comes with its calls in order, those written in turns joined', async () => {
     const { ask, provider } = cached([
       [

@@ -16,21 +16,23 @@ const screenshots = fileURLToPath(new URL('../../artifacts/screenshots/', import
 /** A phone held upright. */
 export const phone: BrowserContextOptions = { viewport: { width: 390, height: 844 }, hasTouch: true, isMobile: true }
 
-/** One browser for a file of tests. `open` fails the test where the page reports an error. */
-export function useBrowser(): { open(address: string, options?: BrowserContextOptions): Promise<Page> } {
+/** One browser for a file of tests. `open` fails the test where the page reports an error that is not `expected`. */
+export function useBrowser(): {
+  open(address: string, options?: BrowserContextOptions, expected?: RegExp): Promise<Page>
+} {
   let browser: Browser
   beforeAll(async () => {
     browser = await chromium.launch({ executablePath: executablePath!, args: ['--no-sandbox'] })
   })
   afterAll(() => browser.close())
   return {
-    async open(address, options = {}) {
+    async open(address, options = {}, expected = /$^/) {
       const context = await browser.newContext({ viewport: { width: 900, height: 800 }, ...options })
       const page = await context.newPage()
       const problems: string[] = []
       page.on('pageerror', (error) => problems.push(error.message))
       page.on('console', (message) => {
-        if (message.type() === 'error') problems.push(message.text())
+        if (message.type() === 'error' && !expected.test(message.text())) problems.push(message.text())
       })
       onTestFinished(async () => {
         await context.close()
@@ -44,7 +46,7 @@ export function useBrowser(): { open(address: string, options?: BrowserContextOp
 
 /** Keeps what the page looks like now in `artifacts/screenshots/`, for a person to look at. */
 export async function keepScreenshot(page: Page, name: string): Promise<void> {
-  await page.screenshot({ path: `${screenshots}${name}.png`, fullPage: true })
+  await page.screenshot({ path: `${screenshots}${name}.png`, fullPage: true, animations: 'disabled' })
 }
 
 /** The lengths of a text of the page, each time it grew, until `isOver`. */
