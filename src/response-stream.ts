@@ -250,7 +250,8 @@ export class ResponseStream<
     this.#options = options
     this.#request = options.request
     this.#accumulator = options.createAccumulator()
-    this.#hooks = new RunHooks(options.hooks, options.alerts, { provider: options.provider, model: options.model })
+    const { hooks, alerts, provider, model, request } = options
+    this.#hooks = new RunHooks(hooks, alerts, { provider, model }, request.metadata)
     if (options.replay) this.#log = new EventLog(options.replay.events)
   }
 

@@ -1,12 +1,15 @@
 import { AbortedError, ConsumerError, type ErrorCode, type LLMError } from './errors.ts'
 import type { FinishReason, Metrics, StreamEvent, Target, Usage } from './events.ts'
 import type { AskedTarget, AttemptFailure } from './provider.ts'
+import type { LLMRequest } from './request.ts'
 import { keepAlive } from './timers.ts'
 
 /** Which run a hook is told of. */
 export interface RunIdentity extends Target {
   /** A UUID, the same in all that is told of one run. */
   readonly runId: string
+  /** That of the request: what the application knows the run by. */
+  readonly metadata: LLMRequest['metadata']
 }
 
 export interface FirstDelta extends RunIdentity {
@@ -64,7 +67,7 @@ export interface ClientHooks {
   /** A target is asked that stands in for another. */
   readonly onFallback?: ((use: FallbackUse) => void) | undefined
   /** Hears of every attempt that failed and is followed by another. */
-  readonly onAttempt?: ((failure: AttemptFailure & Pick<RunIdentity, 'runId'>) => void) | undefined
+  readonly onAttempt?: ((failure: AttemptFailure & Pick<RunIdentity, 'runId' | 'metadata'>) => void) | undefined
   /** The answer is complete and valid. */
   readonly onFinish?: ((finish: RunFinish) => void) | undefined
   /** Hears of every run that fails, cancelled ones excepted, of listeners that throw, of tools that fail, and of a cache's store. */
@@ -92,6 +95,7 @@ export class RunHooks {
   readonly #hooks: ClientHooks
   readonly #alerts: Alerts
   #target: Target
+  readonly #metadata: LLMRequest['metadata']
   #attempt = 1
   #hasAsked = false
   #runId: string | undefined
@@ -100,10 +104,11 @@ export class RunHooks {
   #hasDelta: boolean
   #alertTimer: ReturnType<typeof setTimeout> | undefined
 
-  constructor(hooks: ClientHooks, alerts: Alerts, target: Target) {
+  constructor(hooks: ClientHooks, alerts: Alerts, target: Target, metadata: LLMRequest['metadata']) {
     this.#hooks = hooks
     this.#alerts = alerts
     this.#target = target
+    this.#metadata = metadata
     this.#hasDelta = !hooks.onFirstDelta && !hooks.onCacheHit
   }
 
@@ -154,18 +159,18 @@ export class RunHooks {
 
   onAttemptFailed(failure: AttemptFailure): void {
     this.#lastFailure = failure
-    if (this.#hooks.onAttempt) this.#call('onAttempt', { ...failure, runId: this.#id })
+    if (this.#hooks.onAttempt) this.#call('onAttempt', { ...failure, runId: this.#id, metadata: this.#metadata })
   }
 
   /** The answer, as far as hooks are to know it. */
-  onFinish(answer: Omit<RunFinish, 'runId' | 'usage'> & { readonly usage: Usage }): void {
+  onFinish(answer: Omit<RunFinish, 'runId' | 'metadata' | 'usage'> & { readonly usage: Usage }): void {
     clearTimeout(this.#alertTimer)
     const { onFinish, onMetrics } = this.#hooks
     const { provider, model, responseId, requestId, finishReason, metrics } = answer
     if (onFinish) {
       const { raw: _, ...usage } = answer.usage
-      const runId = this.#id
-      this.#call('onFinish', { runId, provider, model, responseId, requestId, finishReason, usage, metrics })
+      const [runId, metadata] = [this.#id, this.#metadata]
+      this.#call('onFinish', { runId, metadata, provider, model, responseId, requestId, finishReason, usage, metrics })
     }
     if (onMetrics) this.#call('onMetrics', { ...this.#identity, outcome: 'success', code: undefined, metrics })
   }
@@ -219,7 +224,7 @@ export class RunHooks {
   }
 
   get #identity(): RunIdentity {
-    return { runId: this.#id, ...this.#target }
+    return { runId: this.#id, metadata: this.#metadata, ...this.#target }
   }
 }
 

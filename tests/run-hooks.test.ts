@@ -184,13 +184,14 @@ describe('hooks', () => {
     const { told, hooks } = recorded()
     const stream = streamOf(
       paced([10, [start, text('secret ')]], [10, [text('answer')]], [10, [finish('stop')]]),
-      { messages: [{ role: 'user', content: 'secret question' }] },
+      { messages: [{ role: 'user', content: 'secret question' }], metadata: { user: 'ann' } },
       hooks,
     )
     const final = stream.final()
     await vi.runAllTimersAsync()
     const { metrics } = await final
-    const run = { runId: expect.stringMatching(uuid) as string, provider: 'scripted', model: 'scripted-1' }
+    const runId = expect.stringMatching(uuid) as string
+    const run = { runId, metadata: { user: 'ann' }, provider: 'scripted', model: 'scripted-1' }
     const { raw: _, ...tokens } = usage
     expect(told).toEqual([
       ['onStart', run],
