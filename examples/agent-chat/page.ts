@@ -146,8 +146,9 @@ function complain(problem: string): void {
 // --------------------------------------------------------------------------------------------------------------- agents
 
 let limitMs = 500
-/** Since when an agent is waited for. */
+/** Since when an agent is waited for; how long it was, until the server has measured it. */
 const waitingSince = new Map<string, number>()
+const waited = new Map<string, number>()
 let latencies = new Map<string, AgentLatency>()
 
 function showAgents(described: readonly AgentDescription[]): void {
@@ -156,15 +157,23 @@ function showAgents(described: readonly AgentDescription[]): void {
     agents.set(agent.id, agent)
     const { id, name, task, provider, model } = agent
     const card = element('label', 'agent')
+    card.id = `agent-${id}`
+    card.title = `${task}. ⚠ counts how often its first byte took more than ${limitMs} ms.`
     const input = element('input')
     Object.assign(input, { type: 'radio', name: 'agent', value: id, checked: agents.size === 1 })
-    card.title = `${task}, on ${model}`
-    const time = element('span', 'time')
-    time.id = `time-${id}`
+    const time = element('span', 'time', 'First byte: ')
+    time.append(element('b'))
     const bar = element('progress')
-    bar.id = `bar-${id}`
     bar.ariaHidden = 'true'
-    card.append(input, element('span', 'name', name), element('span', 'provider', `${provider} ${model}`), time, bar)
+    card.append(
+      input,
+      element('b', 'name', name),
+      element('span', 'alerts'),
+      element('span', 'provider', provider),
+      element('span', 'model', model),
+      time,
+      bar,
+    )
     byId('agents').append(card)
     const question = suggestions[id] ?? task
     const suggestion = element('button', '', question)
@@ -179,19 +188,16 @@ function showAgents(described: readonly AgentDescription[]): void {
 }
 
 function showLatency(): void {
+  const now = performance.now()
   for (const { id } of agents.values()) {
-    const { first_byte_ms, is_slow = false, alerts = 0 } = latencies.get(id) ?? {}
-    const since = waitingSince.get(id)
-    const time = since === undefined ? first_byte_ms : performance.now() - since
-    const isSlow = since === undefined ? is_slow : time! > limitMs
-    const count = alerts > 0 ? ` (${alerts}×)` : ''
-    const words = time === undefined ? 'not asked yet' : `${Math.round(time)} ms${isSlow ? `, slow${count}` : ''}`
-    const label = byId(`time-${id}`)
-    label.textContent = words
-    label.title = `Time to the first byte; more than ${limitMs} ms is too slow`
-    label.classList.toggle('slow', isSlow)
-    const bar = byId(`bar-${id}`) as HTMLProgressElement
-    bar.value = Math.min((time ?? 0) / (2 * limitMs), 1)
+    const { first_byte_ms, alerts = 0 } = latencies.get(id) ?? {}
+    const time = waitingSince.has(id) ? now - waitingSince.get(id)! : (waited.get(id) ?? first_byte_ms)
+    const card = byId(`agent-${id}`)
+    card.classList.toggle('slow', time !== undefined && time > limitMs)
+    card.querySelector('.time')!.textContent =
+      time === undefined ? 'not asked yet' : `first byte ${Math.round(time)} ms`
+    card.querySelector('.alerts')!.textContent = alerts > 0 ? `⚠ ${alerts}×` : ''
+    card.querySelector('progress')!.value = Math.min((time ?? 0) / (2 * limitMs), 1)
   }
   if (waitingSince.size > 0) setTimeout(showLatency, 100)
 }
@@ -210,7 +216,7 @@ let socket: WebSocket
 let failures = 0
 let retryTimer: ReturnType<typeof setTimeout> | undefined
 /** What the server is not known to have. */
-let unsent: Extract<ClientFrame, { readonly type: 'message' }> | undefined
+let unsent: (Extract<ClientFrame, { type: 'message' }> & { readonly message_id: string }) | undefined
 
 function connect(): void {
   clearTimeout(retryTimer)
@@ -256,6 +262,7 @@ function receive(frame: ServerFrame): void {
     case 'message_update': {
       const { message } = frame
       if (message.message_id === unsent?.message_id) unsent = undefined
+      waited.delete(message.agent)
       if (message.status === 'streaming') waitingSince.set(message.agent, performance.now())
       else if (message.role === 'assistant') waitingSince.delete(message.agent)
       put(message)
@@ -264,7 +271,11 @@ function receive(frame: ServerFrame): void {
     }
     case 'message_stream': {
       const view = views.get(frame.message_id)
-      if (view) waitingSince.delete(view.message.agent)
+      const since = view && waitingSince.get(view.message.agent)
+      if (view && since !== undefined) {
+        waitingSince.delete(view.message.agent)
+        waited.set(view.message.agent, performance.now() - since)
+      }
       view?.add(frame)
       return
     }

@@ -78,7 +78,7 @@ const models: Record<
     options: { provider: 'ollama', toolInput: 'xml', firstDelayMs: 450 },
     reply: ({ said, hasResult }) => {
       const words = said.at(-1) ?? ''
-      const nights = Number(/(\d+)\s*(?:nights?|days?)/i.exec(words)?.[1])
+      const nights = Number(/(\d+)\s+(?:\w+\s+)?(?:nights?|days?)/i.exec(words)?.[1])
       if (!nights) return { text: 'For how many nights do I pack? And is it warm where you go, or cold?' }
       if (hasResult)
         return {
