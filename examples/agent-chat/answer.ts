@@ -1,9 +1,9 @@
-import { AbortedError, isLLMError, type Message } from 'fieldstream'
+import type { Message } from 'fieldstream'
 import type { Agent } from './agents.ts'
+import { metadataOf, textOf } from './chunks.ts'
 import type { ChatMessage, ChunkMetadata, StreamFrame } from './protocol.ts'
 
 export type Run = ReturnType<typeof startRun>
-type RunEvent = Run extends AsyncIterable<infer Event> ? Event : never
 
 /** Begins to answer a conversation. The run belongs to no client: any number may watch it, leave, and come back. */
 export function startRun({ client, instructions, tools }: Agent, messages: readonly Message[]) {
@@ -12,8 +12,8 @@ export function startRun({ client, instructions, tools }: Agent, messages: reado
     messages,
     tools,
     batch: { chars: 24, maxWait: 80 },
-    replay: { events: 20_000 },
-    keepAlive: true,
+    replay: { events: 20_000 }, // for who comes back
+    keepAlive: true, // nobody has to stay
   })
 }
 
@@ -36,50 +36,4 @@ export async function* framesOf(run: Run, message_id: string, seq: number, saved
   const { status, error } = message
   if (status === 'cancelled' || status === 'failed') yield toFrame('', { type: status, error }, true)
   yield { type: 'message_update', message } as const
-}
-
-/** Reads an answer to its end, for the message that is kept of it. */
-export async function read(run: Run): Promise<Pick<ChatMessage, 'content' | 'status' | 'error'> & { said: Message[] }> {
-  let content = ''
-  try {
-    for await (const event of run.subscribe()) content += textOf(event)
-    return { content, status: 'complete', said: [...(await run.final()).messages] }
-  } catch (cause) {
-    // The next answer is to know what the user saw of this one.
-    const said: Message[] = content === '' ? [] : [{ role: 'assistant', content }]
-    if (cause instanceof AbortedError) return { content, status: 'cancelled', said }
-    const error = isLLMError(cause) ? { code: cause.code, message: cause.message } : { code: 'internal', message: '' }
-    return { content, status: 'failed', error, said }
-  }
-}
-
-/** The text that an event adds to the message; a result is told by its summary. */
-function textOf(event: RunEvent): string {
-  if (event.type === 'text-delta') return event.delta
-  if (event.type === 'tool-result') return `\n\n${(event.output as { readonly summary: string }).summary}\n\n`
-  return event.type === 'tool-error' ? `\n\n${event.error.message}\n\n` : ''
-}
-
-/** What an event is to a front end; `undefined` for those that it does not need. */
-function metadataOf(event: RunEvent): ChunkMetadata | undefined {
-  switch (event.type) {
-    case 'start':
-      return { type: 'start', provider: event.provider, model: event.model, tool_input: event.toolInput }
-    case 'text-delta':
-      return { type: 'text' }
-    case 'tool-call':
-    case 'tool-result':
-    case 'tool-error':
-      return { type: event.type, tool_call_id: event.toolCallId, tool: event.toolName }
-    case 'tool-progress':
-      return { type: event.type, tool_call_id: event.toolCallId, tool: event.toolName, value: event.value }
-    case 'finish':
-      return {
-        type: 'finish',
-        time_to_first_byte_ms: event.metrics.timeToFirstByteMs,
-        output_tokens: event.usage.outputTokens,
-      }
-    default:
-      return undefined
-  }
 }

@@ -1,7 +1,9 @@
+import { AbortedError, isLLMError, type Message } from 'fieldstream'
 import type { WebSocket } from 'ws'
 import { z } from 'zod'
 import type { Agent } from './agents.ts'
-import { framesOf, read, type Run, startRun } from './answer.ts'
+import { framesOf, type Run, startRun } from './answer.ts'
+import { textOf } from './chunks.ts'
 import type { Messages } from './messages.ts'
 import { type ChatMessage, clientFrame, type ClientFrame, type ServerFrame } from './protocol.ts'
 
@@ -173,6 +175,21 @@ export class Chat {
       watchers.delete(client)
       if (watchers.size === 0) this.#watchers.delete(id)
     }
+  }
+}
+
+/** Reads an answer to its end, for the message that is kept of it. */
+async function read(run: Run): Promise<Pick<ChatMessage, 'content' | 'status' | 'error'> & { said: Message[] }> {
+  let content = ''
+  try {
+    for await (const event of run.subscribe()) content += textOf(event)
+    return { content, status: 'complete', said: [...(await run.final()).messages] }
+  } catch (cause) {
+    // The next answer is to know what the user saw of this one.
+    const said: Message[] = content === '' ? [] : [{ role: 'assistant', content }]
+    if (cause instanceof AbortedError) return { content, status: 'cancelled', said }
+    const error = isLLMError(cause) ? { code: cause.code, message: cause.message } : { code: 'internal', message: '' }
+    return { content, status: 'failed', error, said }
   }
 }
 

@@ -158,7 +158,6 @@ function showAgents(described: readonly AgentDescription[]): void {
     const { id, name, task, provider, model } = agent
     const card = element('label', 'agent')
     card.id = `agent-${id}`
-    card.title = `${task}. ⚠ counts how often its first byte took more than ${limitMs} ms.`
     const input = element('input')
     Object.assign(input, { type: 'radio', name: 'agent', value: id, checked: agents.size === 1 })
     const time = element('span', 'time', 'First byte: ')
@@ -189,10 +188,18 @@ function showAgents(described: readonly AgentDescription[]): void {
 
 function showLatency(): void {
   const now = performance.now()
-  for (const { id } of agents.values()) {
-    const { first_byte_ms, alerts = 0 } = latencies.get(id) ?? {}
+  for (const { id, task } of agents.values()) {
+    const { first_byte_ms, first_byte_median_ms, chunk_p95_ms, alerts = 0 } = latencies.get(id) ?? {}
     const time = waitingSince.has(id) ? now - waitingSince.get(id)! : (waited.get(id) ?? first_byte_ms)
     const card = byId(`agent-${id}`)
+    card.title = [
+      task,
+      `⚠ how often its first byte took more than ${limitMs} ms`,
+      first_byte_median_ms !== undefined && `median ${Math.round(first_byte_median_ms)} ms`,
+      chunk_p95_ms !== undefined && `then a chunk within ${Math.round(chunk_p95_ms)} ms (95 %)`,
+    ]
+      .filter(Boolean)
+      .join('\n')
     card.classList.toggle('slow', time !== undefined && time > limitMs)
     card.querySelector('.time')!.textContent =
       time === undefined ? 'not asked yet' : `first byte ${Math.round(time)} ms`

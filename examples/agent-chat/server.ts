@@ -47,6 +47,7 @@ export async function start(options: Options = {}): Promise<Running> {
   const sockets = new WebSocketServer({ noServer: true, maxPayload: 64 * 1024 })
   running.server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     const refusal = refusalOf(request)
+    socket.on('error', () => socket.destroy()) // nobody else listens to it by now
     if (refusal) socket.end(`HTTP/1.1 ${refusal}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n`)
     else
       sockets.handleUpgrade(request, socket, head, (webSocket) => {

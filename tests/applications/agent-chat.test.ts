@@ -8,6 +8,7 @@ import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { WebSocket } from 'ws'
 import type { FetchFor } from '../../examples/agent-chat/agents.ts'
 import type { ChatMessage, ClientFrame, ServerFrame, StreamFrame } from '../../examples/agent-chat/protocol.ts'
+import { Messages } from '../../examples/agent-chat/messages.ts'
 import { type Options, start } from '../../examples/agent-chat/server.ts'
 import { simulatedUnlessLive } from '../../examples/agent-chat/simulated.ts'
 
@@ -16,8 +17,8 @@ for (const key of ['ANTHROPIC_API_KEY', 'OPENAI_API_KEY', 'OLLAMA_HOST']) vi.stu
 const instant = simulatedUnlessLive({ delayMs: 0, firstDelayMs: 0 })
 
 async function serve(options: Options = {}) {
-  const folder = mkdtempSync(join(tmpdir(), 'agent-chat-'))
-  const all = { port: 0, folder, fetchFor: instant, pauseMs: 0, limitMs: 60_000, ...options }
+  const { folder = mkdtempSync(join(tmpdir(), 'agent-chat-')) } = options
+  const all = { port: 0, fetchFor: instant, pauseMs: 0, limitMs: 60_000, ...options, folder }
   let running = await start(all)
   onTestFinished(async () => {
     await running.close()
@@ -285,6 +286,22 @@ describe('an answer that does not end well', () => {
       message: { status: 'cancelled', content: joined(before) },
     })
   })
+
+  test('is marked as such where the process died', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'agent-chat-'))
+    const left = new Messages(join(folder, 'messages.sqlite'))
+    const common = { conversation_id: 'c', agent: 'planner', content: '', created_at: new Date(0).toISOString() }
+    left.add({ ...common, message_id: 'm', role: 'assistant', status: 'streaming' }, [])
+    left.close()
+    const client = await (await serve({ folder })).connect()
+    client.send({ type: 'join', conversation_id: 'c' })
+    await client.until((frame) => frame.type === 'message_new')
+    expect(client.said).toMatchObject([
+      { message: { message_id: 'm', status: 'failed', error: { code: 'interrupted' } } },
+    ])
+    client.send(trains)
+    expect(await updateOf(client)).toMatchObject({ status: 'complete' })
+  })
 })
 
 describe('who loses the connection', () => {
@@ -357,6 +374,7 @@ describe('who loses the connection', () => {
     second.send({ ...question('packer', 'Hello'), message_id: 'other' })
     await second.until((frame) => frame.type === 'message_update')
     expect(second.said.filter(({ type }) => type === 'message_new')).toHaveLength(4)
+    expect(second.said.filter(({ type }) => type === 'error')).toEqual([])
     expect(asked()).toBe(1)
   })
 })
@@ -371,9 +389,13 @@ describe('several who watch', () => {
     await early.until(() => joined(early).length > 40)
     late.send({ type: 'join', conversation_id: 'c' })
     await late.until(() => joined(late).length > 40)
+    const eager = await connect()
+    for (let i = 0; i < 2; i++) eager.send({ type: 'join', conversation_id: 'c' })
+    await eager.until(() => eager.said.filter(({ type }) => type === 'message_new').length === 4)
     goOn()
-    await Promise.all([early, late].map((tab) => updateOf(tab)))
+    await Promise.all([early, late, eager].map((tab) => updateOf(tab)))
     expect(late.said).toEqual(early.said)
+    expect(chunksOf(eager)).toEqual(chunksOf(early))
     expect(stranger.said).toEqual([])
   })
 
@@ -404,7 +426,7 @@ describe('several who watch', () => {
   })
 
   test('two hundred at once are each answered in full', async () => {
-    const { connect } = await serve({ fetchFor: simulatedUnlessLive({ delayMs: 1, firstDelayMs: 1 }) })
+    const { connect } = await serve({ fetchFor: simulatedUnlessLive({ delayMs: 1, firstDelayMs: 1, deltaChars: 12 }) })
     const saved = await Promise.all(
       Array.from({ length: 200 }, async (_, i) => {
         const client = await connect()
