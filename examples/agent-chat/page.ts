@@ -201,8 +201,7 @@ function showLatency(): void {
       .filter(Boolean)
       .join('\n')
     card.classList.toggle('slow', time !== undefined && time > limitMs)
-    card.querySelector('.time')!.textContent =
-      time === undefined ? 'not asked yet' : `first byte ${Math.round(time)} ms`
+    card.querySelector('.time b')!.textContent = time === undefined ? '–' : `${Math.round(time)} ms`
     card.querySelector('.alerts')!.textContent = alerts > 0 ? `⚠ ${alerts}×` : ''
     card.querySelector('progress')!.value = Math.min((time ?? 0) / (2 * limitMs), 1)
   }
@@ -262,6 +261,7 @@ function receive(frame: ServerFrame): void {
       showState()
       return
     case 'latency':
+      for (const { agent, runs } of frame.agents) if (runs !== latencies.get(agent)?.runs) waited.delete(agent)
       latencies = new Map(frame.agents.map((latency) => [latency.agent, latency]))
       showLatency()
       return
@@ -269,7 +269,6 @@ function receive(frame: ServerFrame): void {
     case 'message_update': {
       const { message } = frame
       if (message.message_id === unsent?.message_id) unsent = undefined
-      waited.delete(message.agent)
       if (message.status === 'streaming') waitingSince.set(message.agent, performance.now())
       else if (message.role === 'assistant') waitingSince.delete(message.agent)
       put(message)
@@ -324,6 +323,7 @@ function ask(content: string): void {
 function stop(): void {
   const view = writing()
   if (view) send({ type: 'stream_cancel', message_id: view.message.message_id })
+  text.focus()
 }
 
 byId('composer').onsubmit = (event) => {

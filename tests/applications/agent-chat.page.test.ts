@@ -107,6 +107,7 @@ describe.skipIf(!hasBrowser)('the page of the agents', () => {
     await page.getByRole('button', { name: 'Stop' }).click()
     await page.getByText('Stopped.').waitFor()
     await settled(page)
+    expect(await page.evaluate(() => document.activeElement?.id)).toBe('text')
     const kept = await page.locator(answers).textContent()
     expect(kept).toContain('From Paris to Lisbon: let me ask the railways.')
     await keepScreenshot(page, 'agent-chat-stopped')
