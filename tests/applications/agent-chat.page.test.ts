@@ -123,6 +123,8 @@ describe.skipIf(!hasBrowser)('the page of the agents', () => {
   test('finds its way back to an answer that is being written, and shows it once', async () => {
     const { address } = await serve({ fetchFor: simulatedUnlessLive({ delayMs: 25, firstDelayMs: 60 }) })
     const page = await browser.open(address)
+    const joins: string[] = []
+    page.on('websocket', (socket) => socket.on('framesent', ({ payload }) => joins.push(payload.toString())))
     const second = await browser.open(address)
     await second.goto(page.url())
     await ask(page, 'How is Lisbon in October?')
@@ -131,6 +133,7 @@ describe.skipIf(!hasBrowser)('the page of the agents', () => {
     await page.evaluate(() => dispatchEvent(new Event('offline')))
     await page.getByText('Connection lost').waitFor()
     await page.getByText('Connected', { exact: true }).waitFor()
+    expect(joins.at(-1)).toMatch(/"type":"join".*"seen":{"message_id":"[\w-]+","seq":[1-9]/)
     await second.reload()
     for (const tab of [page, second]) await settled(tab)
     const [one, other] = await Promise.all([page, second].map((tab) => tab.locator('.messages').textContent()))
