@@ -12,7 +12,7 @@ import {
 } from 'fieldstream'
 import { anthropic } from 'fieldstream/anthropic'
 import { replayFetch, simulate } from 'fieldstream/testing'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import { z } from 'zod'
 import { xmlChannel } from '../src/tool-input/xml-channel.ts'
 import {
@@ -189,6 +189,22 @@ describe('a model without tool calls of its own', () => {
       messages: [message],
     } = await ask(events).stream.final()
     expect(message!.content).toMatchObject([{ text: 'a <tool' }, { text: 'hm' }, { text: '_call> b' }])
+  })
+
+  test('that says no more than that it is there is waited for, be it silent between', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'performance'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const silence = () => new Promise((resolve) => setTimeout(resolve, 40_000))
+    const provider = scriptedProvider(async function* () {
+      yield [] // the head of the response
+      await silence()
+      yield [] // a sign of life
+      await silence()
+      yield [start, text('Well.'), finish('stop')]
+    })
+    const final = new StreamingLLMClient({ provider: xmlTools(provider) }).stream({ messages, tools: [classify] }).final()
+    await vi.advanceTimersByTimeAsync(80_000)
+    expect(await final).toMatchObject({ text: 'Well.', metrics: { timeToFirstByteMs: 0 } })
   })
 
   test('answers without a call as ever', async () => {

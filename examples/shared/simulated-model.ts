@@ -14,16 +14,20 @@ type Members = Readonly<Record<string, unknown>>
 
 /**
  * Lets an application run without a key: a `fetch` that answers as a model would, over the wire of `options.provider`, and at its
- * pace. `undefined`, which is the network, where the environment has the key.
+ * pace. `undefined`, which is the network, where the environment has the key. Options may depend on what is asked, such as the
+ * `text` before a call.
  */
 export function withoutKey(
   key: string,
   answer: (asked: Asked) => string | object,
-  options: SimulateOptions = {},
+  options: SimulateOptions | ((asked: Asked) => SimulateOptions) = {},
 ): typeof globalThis.fetch | undefined {
   if (process.env[key]) return undefined
-  const pace = { delayMs: 20, firstDelayMs: 400, ...options }
-  return replayFetch((request) => simulate(answer(readRequest(request)), pace)(request))
+  return replayFetch((request) => {
+    const asked = readRequest(request)
+    const chosen = typeof options === 'function' ? options(asked) : options
+    return simulate(answer(asked), { delayMs: 20, firstDelayMs: 400, ...chosen })(request)
+  })
 }
 
 function readRequest({ body }: ReplayRequest): Asked {
@@ -37,10 +41,11 @@ function readRequest({ body }: ReplayRequest): Asked {
   }
 }
 
-/** Each wire has its own way to give back what a tool returned. */
+/** Each wire has its own way to give back what a tool returned, and `xmlTools()` one for all. */
 function isResult(message: Members): boolean {
   return (
-    message['role'] === 'tool' || /"(tool_result|function_call_output|functionResponse)"/.test(JSON.stringify(message))
+    message['role'] === 'tool' ||
+    /"(tool_result|function_call_output|functionResponse)"|<tool_response>/.test(JSON.stringify(message))
   )
 }
 

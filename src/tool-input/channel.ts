@@ -58,7 +58,8 @@ async function* readBatches(
       }
       const read = out
       out = []
-      if (read.length > 0) yield read
+      // Also where it is empty: that something came counts, for limits of time and for metrics.
+      yield read
     }
   } catch (error) {
     // What the reader itself found wrong comes after what it had read of the same batch.

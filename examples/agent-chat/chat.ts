@@ -1,0 +1,203 @@
+import { AbortedError, isLLMError, type Message } from 'fieldstream'
+import type { WebSocket } from 'ws'
+import { z } from 'zod'
+import type { Agent } from './agents.ts'
+import { framesOf, type Run, startRun } from './answer.ts'
+import { textOf } from './chunks.ts'
+import type { Messages } from './messages.ts'
+import { type ChatMessage, clientFrame, type ClientFrame, type ServerFrame } from './protocol.ts'
+
+type FrameOf<Type extends ClientFrame['type']> = Extract<ClientFrame, { readonly type: Type }>
+
+/** An answer that is being written. */
+interface Answer {
+  readonly run: Run
+  readonly saved: Promise<ChatMessage>
+}
+
+/** One connection. */
+class Client {
+  readonly conversations = new Set<string>()
+  /** The answers that are being sent to it. */
+  readonly following = new Set<string>()
+  readonly #socket: WebSocket
+
+  constructor(socket: WebSocket) {
+    this.#socket = socket
+  }
+
+  get isOpen(): boolean {
+    return this.#socket.readyState === this.#socket.OPEN
+  }
+
+  /** Resolves when the frame is on its way, or never will be: who waits for it sends no faster than the client reads. */
+  send(frame: ServerFrame): Promise<void> {
+    return new Promise((resolve) => this.#socket.send(JSON.stringify(frame), () => resolve()))
+  }
+}
+
+/** Conversations, who watches them, and the answers that are being written in them. */
+export class Chat {
+  readonly #agents: ReadonlyMap<string, Agent>
+  readonly #messages: Messages
+  readonly #clients = new Set<Client>()
+  readonly #watchers = new Map<string, Set<Client>>()
+  readonly #answers = new Map<string, Answer>()
+
+  constructor(agents: readonly Agent[], messages: Messages) {
+    this.#agents = new Map(agents.map((agent) => [agent.id, agent]))
+    this.#messages = messages
+  }
+
+  /** `greeting` is what every client is told first. */
+  connect(socket: WebSocket, greeting: readonly ServerFrame[]): void {
+    const client = new Client(socket)
+    this.#clients.add(client)
+    socket.on('message', (data, isBinary) => this.#receive(client, isBinary ? '' : (data as Buffer).toString()))
+    socket.on('error', () => socket.terminate()) // a frame that is too long, or no UTF-8
+    socket.on('close', () => this.#leave(client))
+    for (const frame of greeting) void client.send(frame)
+  }
+
+  tellAll(frame: ServerFrame): void {
+    for (const client of this.#clients) void client.send(frame)
+  }
+
+  /** Stops all answers, and keeps what there is of them. */
+  async close(): Promise<void> {
+    const answers = [...this.#answers.values()]
+    for (const { run } of answers) run.abort('the server stops')
+    await Promise.all(answers.map(({ saved }) => saved))
+  }
+
+  #receive(client: Client, text: string): void {
+    const { success, data: frame, error } = clientFrame.safeParse(parseJson(text))
+    try {
+      if (!success) void client.send({ type: 'error', code: 'bad_request', reason: z.prettifyError(error) })
+      else if (frame.type === 'join') this.#join(client, frame)
+      else if (frame.type === 'message') this.#answer(client, frame)
+      else this.#answers.get(frame.message_id)?.run.abort('the user pressed stop')
+    } catch (problem) {
+      console.error(problem)
+      void client.send({ type: 'error', code: 'failed', reason: 'The server could not do that. Try again.' })
+    }
+  }
+
+  /** Sends what the client has not seen of a conversation, each message once, and from now on what is said in it. */
+  #join(client: Client, { conversation_id, seen }: FrameOf<'join'>): void {
+    this.#watch(client, conversation_id)
+    const found = seen && this.#messages.get(seen.message_id)
+    const known = found?.conversation_id === conversation_id ? found : undefined
+    if (known) this.#show(client, known, seen!.seq)
+    for (const message of this.#messages.after(conversation_id, known?.message_id)) {
+      void client.send({ type: 'message_new', message })
+      if (message.status === 'streaming') this.#show(client, message, 0)
+    }
+  }
+
+  #answer(client: Client, { conversation_id, agent: agentId, content, message_id }: FrameOf<'message'>): void {
+    const refuse = (code: 'bad_request' | 'busy', reason: string) => void client.send({ type: 'error', code, reason })
+    const agent = this.#agents.get(agentId)
+    if (!agent) return refuse('bad_request', `There is no agent "${agentId}".`)
+    this.#watch(client, conversation_id)
+    if (message_id !== undefined && this.#messages.get(message_id)) return // came twice
+    if (this.#messages.last(conversation_id)?.status === 'streaming')
+      return refuse('busy', 'The answer before this one is still being written.')
+
+    const common = { conversation_id, agent: agentId, created_at: new Date().toISOString() }
+    const question: ChatMessage = {
+      ...common,
+      message_id: message_id ?? crypto.randomUUID(),
+      role: 'user',
+      content,
+      status: 'complete',
+    }
+    const placeholder: ChatMessage = {
+      ...common,
+      message_id: crypto.randomUUID(),
+      role: 'assistant',
+      content: '',
+      status: 'streaming',
+    }
+    this.#messages.add(question, [{ role: 'user', content }])
+    const run = startRun(agent, this.#messages.history(conversation_id))
+    this.#messages.add(placeholder, [])
+    this.#answers.set(placeholder.message_id, { run, saved: this.#save(run, placeholder) })
+    for (const watcher of this.#watchers.get(conversation_id) ?? []) {
+      void watcher.send({ type: 'message_new', message: question })
+      void watcher.send({ type: 'message_new', message: placeholder })
+      this.#show(watcher, placeholder, 0)
+    }
+  }
+
+  async #save(run: Run, placeholder: ChatMessage): Promise<ChatMessage> {
+    const { said, ...end } = await read(run)
+    const message = { ...placeholder, ...end }
+    try {
+      this.#messages.update(message, said)
+      return message
+    } catch (problem) {
+      console.error(problem)
+      return { ...message, status: 'failed', error: { code: 'not_saved', message: 'The answer could not be saved.' } }
+    } finally {
+      this.#answers.delete(message.message_id)
+    }
+  }
+
+  /** Sends what is to come of an answer behind the chunk `seq`; of one that is over, the message. */
+  #show(client: Client, message: ChatMessage, seq: number): void {
+    const answer = this.#answers.get(message.message_id)
+    if (answer) void this.#follow(client, message.message_id, answer, seq)
+    else void client.send({ type: 'message_update', message })
+  }
+
+  async #follow(client: Client, messageId: string, { run, saved }: Answer, seq: number): Promise<void> {
+    if (client.following.has(messageId)) return
+    client.following.add(messageId)
+    for await (const frame of framesOf(run, messageId, seq, saved)) {
+      if (!client.isOpen) break
+      await client.send(frame)
+    }
+    client.following.delete(messageId)
+  }
+
+  #watch(client: Client, conversationId: string): void {
+    client.conversations.add(conversationId)
+    const watchers = this.#watchers.get(conversationId)
+    if (watchers) watchers.add(client)
+    else this.#watchers.set(conversationId, new Set([client]))
+  }
+
+  #leave(client: Client): void {
+    this.#clients.delete(client)
+    for (const id of client.conversations) {
+      const watchers = this.#watchers.get(id)!
+      watchers.delete(client)
+      if (watchers.size === 0) this.#watchers.delete(id)
+    }
+  }
+}
+
+/** Reads an answer to its end, for the message that is kept of it. */
+async function read(run: Run): Promise<Pick<ChatMessage, 'content' | 'status' | 'error'> & { said: Message[] }> {
+  let content = ''
+  try {
+    for await (const event of run.subscribe()) content += textOf(event)
+    return { content, status: 'complete', said: [...(await run.final()).messages] }
+  } catch (cause) {
+    // The next answer is to know what the user saw of this one.
+    const said: Message[] = content === '' ? [] : [{ role: 'assistant', content }]
+    if (cause instanceof AbortedError) return { content, status: 'cancelled', said }
+    const error = isLLMError(cause) ? { code: cause.code, message: cause.message } : { code: 'internal', message: '' }
+    return { content, status: 'failed', error, said }
+  }
+}
+
+/** `undefined`, which no frame is, for what is no JSON. */
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
+}
