@@ -274,7 +274,7 @@ export interface Metrics {
   readonly cached: boolean
   /** Network reads, or events where the provider does not hand out reads. */
   readonly chunks: number
-  /** `undefined` where there was one chunk at most. */
+  /** Between the chunks of an answer; `undefined` where none had more than one. */
   readonly chunkGaps: ChunkGaps | undefined
   /** Characters of text, reasoning and tool arguments. */
   readonly characters: number

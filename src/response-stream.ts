@@ -940,6 +940,7 @@ export class ResponseStream<
   #beginStep(request: LLMRequest): void {
     this.#attemptsBefore += this.#attempt
     this.#asked = 0
+    this.#metrics.onStep()
     this.#usageBefore = this.#usageSoFar
     this.#request = request
     this.#reset()

@@ -22,9 +22,15 @@ export class RunMetrics {
   #chunkAt = this.#startedAt
   #waits: WaitHistogram | undefined
   #chunks = 0
+  /** Whether the next chunk is the first of an answer: what passes before it is no gap. */
+  #isBeginning = true
   #characters = 0
   #queuedMs = 0
   #fallbackUsed = false
+
+  onStep(): void {
+    this.#isBeginning = true
+  }
 
   onRead(): void {
     this.#readAt = performance.now()
@@ -32,7 +38,11 @@ export class RunMetrics {
 
   onChunk(): void {
     this.#chunkAt = performance.now()
-    if (this.#chunks++ === 0) return
+    this.#chunks++
+    if (this.#isBeginning) {
+      this.#isBeginning = false
+      return
+    }
     this.#waits ??= new WaitHistogram()
     this.#waits.add(this.#chunkAt - this.#readAt)
   }

@@ -819,6 +819,12 @@ describe('beneath retry() and fallback()', () => {
     expect(ratios.indexOf(1)).toBe(ratios.length - 1)
   })
 
+  test('the time until the next step begins to answer is no gap between chunks', async () => {
+    const oneRead = calling(['a', 'weather', { city: 'Rome' }])
+    const { metrics } = await runOf(stepsOf(oneRead, saying('It is sunny.')), [weather]).final()
+    expect([metrics.chunks, metrics.chunkGaps]).toEqual([2, undefined])
+  })
+
   test('the error of a later step has the tokens of all', async () => {
     const provider = stepsOf(calling(['a', 'weather', { city: 'Rome' }]), [[start, { type: 'usage', usage }]])
     expect(await rejectionOf(runOf(provider, [weather]).final())).toMatchObject({
