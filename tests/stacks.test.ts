@@ -507,8 +507,11 @@ async function checkWorld(world: World): Promise<void> {
     const expected = consumers.map((plan, n) =>
       hasCoolDown(scenario.shape) ? undefined : new Oracle(world).expect(n, showsReasoning(scenario, plan)),
     )
+    // Who waits for the turn of one that is never answered comes to the limit of time himself.
+    const mayWait =
+      stack.some(({ kind }) => kind === 'rateLimit') && expected.some((one) => !one || one.code === 'timeout')
     for (const [n, done] of outcomes.entries()) {
-      const own = expected[n]
+      const own = mayWait ? undefined : expected[n]
       if (oracle.mayShare) checkShared(done, expected, world)
       else if (own) check(done, own, world)
       else checkLoosely(done, world)
