@@ -618,7 +618,6 @@ export class ResponseStream<
   }
 
   #onBatch(batch: readonly StreamEvent[] | undefined): void {
-    this.#isReading = false
     if (this.#isSettled || this.#hasFinished) return
     if (!batch) {
       this.#fail(unfinished(this.#options.provider))
@@ -637,6 +636,8 @@ export class ResponseStream<
     } catch (error) {
       this.#fail(error)
     }
+    // Not earlier: whoever asks for more in the middle of a batch is not to read beyond its end.
+    this.#isReading = false
     for (const queue of this.#queues) queue.endBatch()
     if (this.#isWanted()) this.#read()
   }

@@ -639,6 +639,33 @@ describe('a service that refuses to stream', () => {
     await run([answer])
     expect(asked.slice(5)).toEqual(['stream', 'generate'])
   })
+
+  test('is not asked once more when the run is over', async () => {
+    const refusal = Promise.withResolvers<never>()
+    const asked: string[] = []
+    const provider: Provider = {
+      name: 'refusing',
+      model: 'refusing-1',
+      stream: () =>
+         
+        (async function* () {
+          asked.push('stream')
+          await refusal.promise
+        })(),
+      generate: () => {
+        asked.push('generate')
+        return scriptedProvider(hello).stream({ messages: [] }, { signal: new AbortController().signal, attempt: 1 })
+      },
+    }
+    const stream = streamOf(provider)
+    const final = rejectionOf(stream.final())
+    await turn()
+    stream.abort()
+    refusal.reject(new HttpError('streaming_unsupported', 'No.', { status: 400 }))
+    expect(await final).toMatchObject({ code: 'aborted' })
+    await turn()
+    expect(asked).toEqual(['stream'])
+  })
 })
 
 describe("onInterrupted: 'restart'", () => {

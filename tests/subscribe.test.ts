@@ -1,4 +1,4 @@
-import type { ResponseEvent, ResponseStream, StreamEvent } from 'fieldstream'
+import { type ResponseEvent, type ResponseStream, retry, StreamError, type StreamEvent, tool } from 'fieldstream'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import {
@@ -429,4 +429,19 @@ test('a request may keep nothing where its client does', async () => {
   const stream = streamOf([[start, text('a'), finish('stop')]], { replay: false }, { replay: { events: 100 } })
   await stream.final()
   expect(thrownBy(() => stream.subscribe())).toMatchObject({ code: 'stream_consumed' })
+})
+
+test('who comes in the middle of the last read does not read beyond its end', async () => {
+  const slow = tool({ name: 'answer', validate: () => turn().then(() => ({ value: {} })) })
+  const provider = scriptedProvider(async function* () {
+    yield [start, ...call('1', '{}'), finish()]
+    await Promise.resolve()
+    throw new StreamError('stream_truncated', 'Reset.', { retryable: true })
+  })
+  const request = { tools: [slow], replay: { events: 100 } }
+  const stream = streamOf(provider, request, { middleware: [retry()] })
+  let rest: Promise<ResponseEvent[]> | undefined
+  stream.once('start', ({ seq }) => (rest = collect(stream.subscribe({ from: seq }))))
+  expect((await stream.final()).toolCalls).toHaveLength(1)
+  expect((await rest!).at(-1)).toMatchObject({ type: 'finish' })
 })

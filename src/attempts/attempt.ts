@@ -159,7 +159,9 @@ class Attempt implements Batches {
   /** Asks once more, for the same answer in one piece, where the service refuses nothing but to stream it. */
   #asksAgain(error: unknown): boolean {
     const isRefused = isLLMError(error) && error.code === 'streaming_unsupported'
-    if (!isRefused || this.#isWhole || this.#hasStarted || !this.#provider.generate) return false
+    // Whoever ended the attempt meanwhile wants no other answer.
+    if (!isRefused || this.#stage === 'over' || this.#isWhole || this.#hasStarted || !this.#provider.generate)
+      return false
     this.#isWhole = true
     this.#source = toBatches(this.#ask())
     this.#disarm()

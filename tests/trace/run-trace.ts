@@ -126,6 +126,7 @@ export class RunTrace {
     const mayRepeat = this.#attempt > 1 && known === ''
     if (mayRepeat ? start > this.#text.length || start < 0 : start !== known.length)
       this.#report(`\`text-delta\` of ${delta.length} has length ${length} after ${known.length}`)
+    if (mayRepeat && repeats(this.#text, start, delta)) this.#report('a `text-delta` shows again what was shown before')
     this.#text = this.#textOfThisAttempt = this.#text.slice(0, start) + delta
   }
 
@@ -155,6 +156,8 @@ export class RunTrace {
     const mayRepeat = this.#attempt > 1 && !view.isOfThisAttempt
     if (mayRepeat ? start > view.text.length || start < 0 : start !== view.text.length)
       this.#report(`\`field-delta\` of ${delta.length} at ${path} has length ${length} after ${view.text.length}`)
+    if (mayRepeat && repeats(view.text, start, delta))
+      this.#report(`a \`field-delta\` at ${path} shows again what was shown`)
     if (delta === '' && this.#attempt === 1) this.#report(`a \`field-delta\` at ${path} is empty`)
     view.text = view.text.slice(0, start) + delta
     view.isOfThisAttempt = true
@@ -230,6 +233,12 @@ export class RunTrace {
     }
     return undefined
   }
+}
+
+/** Whether a delta begins with what stands at its place already, but for a character whose halves are sent together. */
+function repeats(text: string, start: number, delta: string): boolean {
+  const known = text.codePointAt(start)
+  return known !== undefined && known === delta.codePointAt(0)
 }
 
 /** Everything a logger could print of an error. */
