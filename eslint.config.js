@@ -7,7 +7,7 @@ export default defineConfig(
   {
     languageOptions: {
       parserOptions: {
-        projectService: { allowDefaultProject: ['eslint.config.js', 'tsup.config.ts'] },
+        projectService: { allowDefaultProject: ['eslint.config.js', '.size-limit.js', 'tsup.config.ts'] },
         tsconfigRootDir: import.meta.dirname,
       },
     },
