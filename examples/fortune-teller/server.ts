@@ -32,10 +32,10 @@ const { env } = process
 
 /** In production and at home: everything else is the same. */
 export const providers = {
-  openai: () =>
+  openai: (delayMs = 25) =>
     openai({
       model: env['OPENAI_MODEL'] ?? 'gpt-5-mini',
-      fetch: withoutKey('OPENAI_API_KEY', simulatedReport, { provider: 'openai', deltaChars: 2, delayMs: 25 }),
+      fetch: withoutKey('OPENAI_API_KEY', simulatedReport, { provider: 'openai', deltaChars: 2, delayMs }),
     }),
   ollama: () => ollama({ model: env['OLLAMA_MODEL'] ?? 'qwen3:4b' }),
 }
