@@ -44,7 +44,7 @@ export function useBrowser(): { open(address: string, options?: BrowserContextOp
 
 /** Keeps what the page looks like now in `artifacts/screenshots/`, for a person to look at. */
 export async function keepScreenshot(page: Page, name: string): Promise<void> {
-  await page.screenshot({ path: `${screenshots}${name}.png`, fullPage: true })
+  await page.screenshot({ path: `${screenshots}${name}.png`, fullPage: true, animations: 'disabled' })
 }
 
 /** The lengths of a text of the page, each time it grew, until `isOver`. */
