@@ -97,6 +97,7 @@ function showReading(id: string, asked: string): void {
     else end('这次解签已经找不到了。')
   }
   listen('status', (data) => {
+    status.classList.toggle('writing', data.status === 'running')
     if (data.status === 'running') status.textContent = '正在解签……'
     else
       status.textContent = data.position > 1 ? `前面还有 ${data.position - 1} 位，请稍候。` : '下一位就是你，请稍候。'
@@ -106,6 +107,7 @@ function showReading(id: string, asked: string): void {
     status.textContent = '正在解签……'
   })
   listen('section_start', ({ section, title }) => {
+    status.classList.remove('writing')
     sectionAt(section).title.textContent = title
   })
   listen('llm_streaming', ({ section, token }) => {
@@ -141,6 +143,7 @@ function setRunning(isRunning: boolean): void {
 
 function end(message: string): void {
   source?.close()
+  status.classList.remove('writing')
   for (const section of sections.children) setWriting(section, false)
   // Its button is about to go.
   if (document.activeElement === find('cancel')) find('asked').focus()
