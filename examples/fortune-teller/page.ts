@@ -91,20 +91,28 @@ function showReading(id: string, asked: string): void {
   setRunning(true)
   find('asked').focus()
   source = new EventSource(`/tasks/${id}/events`)
+  let said = ''
+  const say = (text: string): void => {
+    said = status.textContent = text
+  }
+  source.onopen = () => say(said)
   source.onerror = () => {
     // It comes back by itself, with the number of the last event, unless the server refuses.
     if (source?.readyState === EventSource.CONNECTING) status.textContent = '连接断了，正在接上……'
-    else end('这次解签已经找不到了。')
+    else {
+      end('这次解签已经找不到了。')
+      find('retry').hidden = false
+    }
   }
   listen('status', (data) => {
     status.classList.toggle('writing', data.status === 'running')
-    if (data.status === 'running') status.textContent = '正在解签……'
+    if (data.status === 'running') say('正在解签……')
     else
       status.textContent = data.position > 1 ? `前面还有 ${data.position - 1} 位，请稍候。` : '下一位就是你，请稍候。'
   })
   listen('progress', ({ ratio }) => {
     progress.value = ratio
-    status.textContent = '正在解签……'
+    say('正在解签……')
   })
   listen('section_start', ({ section, title }) => {
     status.classList.remove('writing')

@@ -38,8 +38,6 @@ export class Task {
   }
 
   readonly tell: Tell = (event, data) => {
-    // What a model was still saying when it was stopped.
-    if (this.#isOver) return
     this.#events.push({ seq: this.#events.length + 1, event, data })
     this.#emitter.emit('event')
   }

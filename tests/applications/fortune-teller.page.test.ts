@@ -29,18 +29,20 @@ async function application(options: Options = {}): Promise<Running> {
   return running
 }
 
-/** A model that stands still after `characters` of its wire's text, until let go. */
-function halting(characters: number, report?: Report) {
+/** A model that stands still in the first section of its reports, until let go. The last report is given for good. */
+function halting(...reports: Report[]) {
   const gate = Promise.withResolvers<undefined>()
-  const simulated = simulate(report ?? example, { provider: 'openai', deltaChars: 2 })
-  const inner = replayFetch(simulated)
+  const inner = replayFetch((request) => {
+    const report = (reports.length > 1 ? reports.shift() : reports[0]) ?? example
+    return simulate(report, { provider: 'openai', deltaChars: 2 })(request)
+  })
   const fetch: typeof globalThis.fetch = async (input, init) => {
     const { body, headers } = await inner(input, init)
     let sent = 0
     const halt = new TransformStream<Uint8Array, Uint8Array>({
       async transform(chunk, controller) {
         sent += chunk.length
-        if (sent > characters) await gate.promise
+        if (sent > 9000) await gate.promise
         controller.enqueue(chunk)
       },
     })
@@ -97,7 +99,7 @@ describe.skipIf(!hasBrowser)('the page', () => {
   })
 
   test('shows the place in the queue, and what is being written', async () => {
-    const { letGo, provider } = halting(9000)
+    const { letGo, provider } = halting()
     const { address } = await application({ provider, concurrency: 1 })
     const first = await browser.open(address)
     const second = await browser.open(address)
@@ -124,7 +126,8 @@ describe.skipIf(!hasBrowser)('the page', () => {
   })
 
   test('can be stopped, keeps what was written, and asks again', async () => {
-    const { letGo, provider } = halting(9000)
+    const shorter = { ...example, sections: [{ title: '签诗本意', body: '缓。' }] }
+    const { letGo, provider } = halting({ ...example, sections: [example.sections[0]!, ...example.sections] }, shorter)
     const page = await browser.open((await application({ provider })).address)
     await askBy(page, '要不要搬家？')
     await page.locator('#sections .writing').waitFor()
@@ -136,11 +139,11 @@ describe.skipIf(!hasBrowser)('the page', () => {
     letGo()
     await page.getByRole('button', { name: '再解一次' }).click()
     await page.getByText('解签已成。').waitFor()
-    expect(await page.locator('#sections p').allTextContents()).toEqual(example.sections.map(({ body }) => body))
+    expect(await page.locator('#sections p').allTextContents()).toEqual(['缓。'])
   })
 
   test('comes back after the connection is lost, and shows nothing twice', async () => {
-    const { letGo, provider } = halting(9000)
+    const { letGo, provider } = halting()
     const running = await application({ provider })
     const page = await browser.open(running.address)
     await askBy(page, '要不要搬家？')
@@ -149,6 +152,9 @@ describe.skipIf(!hasBrowser)('the page', () => {
     page.removeAllListeners('console')
     if ('closeAllConnections' in running.server) running.server.closeAllConnections()
     await page.getByText('连接断了，正在接上……').waitFor()
+    await page.getByText('正在解签……').waitFor()
+    const written = (await page.locator('#sections p').first().textContent())!
+    expect(example.sections[0]!.body.slice(0, written.length)).toBe(written)
     letGo()
     await page.getByText('解签已成。').waitFor()
     expect(await page.locator('#sections p').allTextContents()).toEqual(example.sections.map(({ body }) => body))
@@ -188,7 +194,7 @@ describe.skipIf(!hasBrowser)('the page', () => {
     const page = await browser.open((await application()).address)
     await page.keyboard.press('Tab')
     await page.keyboard.press('Enter')
-    await page.locator('#stick').waitFor()
+    await page.waitForFunction(() => document.activeElement?.id === 'stick')
     await page.keyboard.press('Tab')
     await page.keyboard.type('睡得不好，怎么办？')
     await page.keyboard.press('Tab')
