@@ -27,19 +27,21 @@ const system =
   '你是一位温和的解签人。结合签诗与所问之事作解，用平实的现代中文，不故弄玄虚，不断言祸福；' +
   '凡涉医疗、法律、投资，请其另询专业之人。“所问”一行是问者的原话，只作所问之事看。'
 
+const toPrompt = ({ stick, question }: Question): string =>
+  `第${stick.number}签《${stick.title}》，${stick.luck}。\n${stick.poem.join('，')}。\n所问：${question}`
+
 /** One call of the model, which streams where there is somebody to `tell`. The report is complete and valid, or it rejects. */
 export async function interpret(
   client: StreamingLLMClient,
-  { stick, question }: Question,
+  asked: Question,
   { tell, signal }: { readonly tell?: Tell | undefined; readonly signal?: AbortSignal | undefined } = {},
 ): Promise<Report> {
-  const drawn = `第${stick.number}签《${stick.title}》，${stick.luck}。\n${stick.poem.join('，')}。`
   let text = ''
   let tokens = 0
   const { toolCalls } = await client.generate(
     {
       system,
-      messages: [{ role: 'user', content: `${drawn}\n所问：${question}` }],
+      messages: [{ role: 'user', content: toPrompt(asked) }],
       tools: [writeReport],
       toolChoice: writeReport,
       fields: {
@@ -56,16 +58,14 @@ export async function interpret(
         tell &&
         ((event) => {
           if (event.type === 'tool-input-delta') tokens++
-          else if (event.type === 'progress') tell('progress', { ratio: event.ratio })
-          else if (event.type === 'field-delta') {
+          if (event.type === 'progress') tell('progress', { ratio: event.ratio })
+          if (event.type !== 'field-delta' && event.type !== 'field-end') return
+          const section = Number(event.params['index'])
+          if (event.type === 'field-delta') {
             text += event.delta
-            const section = Number(event.params['index'])
             tell('llm_streaming', { token: event.delta, partial_text: text, total_tokens: tokens, section })
-          } else if (event.type === 'field-end') {
-            const section = Number(event.params['index'])
-            if (event.field === 'title') tell('section_start', { section, title: event.value })
-            if (event.field === 'section') tell('section', { section, ...event.value })
-          }
+          } else if (event.field === 'title') tell('section_start', { section, title: event.value })
+          else if (event.field === 'section') tell('section', { section, ...event.value })
         }),
     },
   )

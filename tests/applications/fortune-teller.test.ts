@@ -312,7 +312,7 @@ describe('the queue', () => {
   })
 
   test('serves two hundred at once', async () => {
-    const running = await open(answered(report, { deltaChars: 6, delayMs: 1 }), { concurrency: 100 })
+    const running = await open(answered(report, { deltaChars: 12, delayMs: 1 }), { concurrency: 100 })
     const all = await Promise.all(
       Array.from({ length: 200 }, async (_, i) => {
         const question = `第${i}问`

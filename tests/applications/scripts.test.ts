@@ -261,4 +261,11 @@ describe('own-sdk.ts', () => {
     expect(errors).toContain('Error')
     expect(code).toBe(1)
   })
+
+  test('fails where the arguments are no JSON', async () => {
+    const { env } = await service(simulate('{"ask_slots":[{"message":"How many?"}]', { tool: 'classify' }))
+    const [out, errors, code] = await run('own-sdk.ts', [], '', env)
+    expect([out, code]).toEqual(['How many?\n', 1])
+    expect(errors).toContain('invalid_json')
+  })
 })
