@@ -84,8 +84,9 @@ test('the demo says why nobody answers', async () => {
   })
 })
 
-test('every example is run here', () => {
-  expect(readdirSync(join(root, 'examples')).sort()).toEqual([
+test('every example of one file is run here', () => {
+  const files = readdirSync(join(root, 'examples')).filter((name) => name.endsWith('.ts'))
+  expect(files.sort()).toEqual([
     'batch.ts',
     'cache.ts',
     'demo.ts',
