@@ -24,7 +24,7 @@ import { World } from './stacks/world.ts'
 import { finish, rejectionOf, start, streamOf } from './support.ts'
 
 /** More by hand: `STACKS=20000 npx vitest run tests/stacks.test.ts`. */
-const cases = Number(process.env['STACKS'] ?? 500)
+const cases = Number(process.env['STACKS'] ?? 400)
 /** What failed, again: `STACKS_AGAIN='{ "seed": …, "path": … }'`, as it was printed. */
 const again = JSON.parse(process.env['STACKS_AGAIN'] ?? '{}') as { seed?: number; path?: string }
 
@@ -403,6 +403,12 @@ function checkKept(world: World, outcomes: readonly Run[]): void {
   }
 }
 
+/** Whether the only consumer was a loop that was left before it began. */
+function isLeftAlone({ loop, readers, listeners, view, field, isFinalFirst }: ConsumersPlan): boolean {
+  const hasOthers = readers.length > 0 || listeners !== 'none' || view !== 'none' || field || isFinalFirst
+  return loop?.leavesAfter === 0 && !loop.isWeb && !hasOthers
+}
+
 function check(run: Run, expected: Expected, world: World): void {
   const { outcome } = run
   checkLate(run, world.scenario)
@@ -477,6 +483,9 @@ async function checkWorld(world: World): Promise<void> {
       const plan = consumers[n]!
       const done = await settled(run(world, client, n, plan))
       outcomes.push(done)
+      const { mode, keepAlive } = scenario
+      if ((mode === 'stream' || mode === 'run') && !keepAlive && isLeftAlone(plan))
+        expect(codeOf(done), 'leaving cancels the run').toBe('aborted')
       await quiet()
       // Ended early, it may have come any far. Who was asked last for a while is not followed here.
       const isAborted = done.isEnded && codeOf(done) === 'aborted'
@@ -520,6 +529,7 @@ async function checkWorld(world: World): Promise<void> {
   await pass(2000)
   expect(vi.getTimerCount(), 'no timer is left').toBe(0)
   expect(world.open, 'every source is closed').toBe(0)
+  for (const signal of world.signals) expect(getEventListeners(signal, 'abort'), 'no listener is left').toEqual([])
   expect(world.spans.getFinishedSpans().length, 'every span is ended').toBe(world.spansBegun)
   // Put first, telemetry tells how each run ended.
   if (

@@ -54,8 +54,6 @@ export interface LeafPlan {
   readonly refusesToStream: boolean
   /** Whether it hands out single events, not reads. */
   readonly isSingle: boolean
-  /** Whether it is the real provider for Anthropic, with a network that plays the script. */
-  readonly isWire: boolean
 }
 
 export type Shape =
@@ -152,7 +150,6 @@ const leaf: fc.Arbitrary<Shape> = fc.record({
   wantsJson: fc.boolean(),
   refusesToStream: often(false, fc.boolean()),
   isSingle: fc.boolean(),
-  isWire: often(false, fc.constant(true), 7),
 })
 
 const fallbackOf = (member: fc.Arbitrary<Shape>): fc.Arbitrary<Shape> =>
@@ -200,8 +197,8 @@ const stack = fc
   )
   .chain((layers) => fc.shuffledSubarray<LayerPlan>(layers))
 
-const leavesAfter = often<number | undefined>(undefined, fc.nat(12), 5)
-const consumers: fc.Arbitrary<ConsumersPlan> = fc.record({
+const leavesAfter = often<number | undefined>(undefined, fc.oneof(fc.constant(0), fc.nat(12)), 4)
+const several: fc.Arbitrary<ConsumersPlan> = fc.record({
   loop: fc.option(fc.record({ leavesAfter, isSlow: fc.boolean(), isWeb: often(false, fc.boolean(), 5) }), {
     nil: undefined,
   }),
@@ -225,6 +222,19 @@ const consumers: fc.Arbitrary<ConsumersPlan> = fc.record({
     5,
   ),
 })
+
+/** A loop that has the run to itself. */
+const alone: fc.Arbitrary<ConsumersPlan> = fc.record({
+  loop: fc.record({ leavesAfter, isSlow: fc.boolean(), isWeb: fc.constant(false) }),
+  readers: fc.constant([]),
+  late: fc.constant([]),
+  listeners: fc.constant('none' as const),
+  view: fc.constant('none' as const),
+  field: fc.constant(false),
+  isFinalFirst: fc.constant(false),
+  abort: fc.constant(undefined),
+})
+const consumers = fc.oneof({ weight: 4, arbitrary: several }, { weight: 1, arbitrary: alone })
 
 export const scenario: fc.Arbitrary<Scenario> = fc.record({
   ask: fc.constantFrom('text' as const, 'tools' as const, 'forced' as const, 'output' as const),

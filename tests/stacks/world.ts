@@ -42,6 +42,8 @@ export class World {
   readonly cacheErrors: string[] = []
   readonly spans = new InMemorySpanExporter()
   spansBegun = 0
+  /** Those that middleware was given. */
+  readonly signals: AbortSignal[] = []
   readonly scenario: Scenario
   readonly provider: Provider
   readonly middleware: readonly Middleware[]
@@ -50,7 +52,7 @@ export class World {
 
   constructor(scenario: Scenario) {
     this.scenario = scenario
-    this.provider = this.#build(scenario.shape, false, new Map())
+    this.provider = this.#build(scenario.shape, false)
     this.middleware = scenario.stack.map((layer) => this.#layer(layer))
   }
 
@@ -67,16 +69,16 @@ export class World {
     return script
   }
 
-  #build(shape: Shape, isXml: boolean, _: unknown): Provider {
+  #build(shape: Shape, isXml: boolean): Provider {
     switch (shape.kind) {
       case 'fallback': {
-        const members = shape.members.map((member) => this.#build(member, isXml, _))
+        const members = shape.members.map((member) => this.#build(member, isXml))
         return fallback(members, { coolDown: shape.coolDown })
       }
       case 'nonStreaming':
-        return nonStreaming(this.#build(shape.of, isXml, _))
+        return nonStreaming(this.#build(shape.of, isXml))
       case 'xmlTools':
-        return xmlTools(this.#build(shape.of, true, _))
+        return xmlTools(this.#build(shape.of, true))
       case 'leaf':
         return this.#leaf(shape, this.#leaves++, isXml)
     }
@@ -183,16 +185,16 @@ export class World {
         return telemetry({ tracer })
       }
       case 'passThrough':
+      case 'rename': {
+        const { signals } = this
+        const isRenamed = layer.kind === 'rename'
         return (next) =>
           async function* (request, context) {
-            for await (const event of next(request, context)) yield event
+            signals.push(context.signal)
+            for await (const event of next(isRenamed ? { ...request, system: 'Be kind.' } : request, context))
+              yield isRenamed && event.type === 'start' ? { ...event, model: 'renamed' } : event
           }
-      case 'rename':
-        return (next) =>
-          async function* (request, context) {
-            for await (const event of next({ ...request, system: 'Be kind.' }, context))
-              yield event.type === 'start' ? { ...event, model: 'renamed' } : event
-          }
+      }
     }
   }
 
