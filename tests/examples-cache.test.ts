@@ -12,12 +12,18 @@ test('the cache example makes three calls for five answers', async () => {
   )
   expect(stderr).toBe('')
   const answer = 'Red wine stains come out with salt and cold water.'
-  expect(stdout.trim().split('\n')).toEqual([
-    `anna: streamed, in many deltas: ${answer}`,
-    `anna: from the cache, in one delta: ${answer}`,
-    `ben: streamed, in many deltas: ${answer}`,
-    `carl: streamed, in many deltas: ${answer}`,
-    `carl: streamed, in many deltas: ${answer}`,
+  const lines = stdout.trim().split('\n')
+  // Which of the two comes first is a matter of luck.
+  const carls = lines.slice(3, 5)
+  expect([...carls].sort()).toEqual([
+    `carl: cached, in many deltas: ${answer}`,
+    `carl: paid for, in many deltas: ${answer}`,
+  ])
+  expect(lines).toEqual([
+    `anna: paid for, in many deltas: ${answer}`,
+    `anna: cached, in one delta: ${answer}`,
+    `ben: paid for, in many deltas: ${answer}`,
+    ...carls,
     '3 calls for 5 answers',
   ])
 })
