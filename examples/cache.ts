@@ -33,12 +33,13 @@ async function ask(tenant: string): Promise<string> {
   let deltas = 0
   stream.on('text-delta', () => deltas++)
   const { text, metrics } = await stream.final()
-  return `${tenant}: ${metrics.cached ? 'from the cache' : 'streamed'}, in ${deltas === 1 ? 'one delta' : 'many deltas'}: ${text}`
+  return `${tenant}: ${metrics.cached ? 'cached' : 'paid for'}, in ${deltas === 1 ? 'one delta' : 'many deltas'}: ${text}`
 }
 
 console.log(await ask('anna'))
 await new Promise((resolve) => setTimeout(resolve, 50)) // the answer is kept after it was given
 console.log(await ask('anna'))
 console.log(await ask('ben'))
+// Equal requests at the same time share one call, and one of them pays for it.
 for (const line of await Promise.all([ask('carl'), ask('carl')])) console.log(line)
 console.log(`${calls} calls for 5 answers`)

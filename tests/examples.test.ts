@@ -96,12 +96,18 @@ example('demo.ts', 'says why nobody answers', async (run) => {
 
 example('cache.ts', 'makes three calls for five answers', async (run) => {
   const answer = 'Red wine stains come out with salt and cold water.'
-  expect((await run()).trim().split('\n')).toEqual([
-    `anna: streamed, in many deltas: ${answer}`,
-    `anna: from the cache, in one delta: ${answer}`,
-    `ben: streamed, in many deltas: ${answer}`,
-    `carl: streamed, in many deltas: ${answer}`,
-    `carl: streamed, in many deltas: ${answer}`,
+  const lines = (await run()).trim().split('\n')
+  // Which of the two comes first is a matter of luck.
+  const carls = lines.slice(3, 5)
+  expect([...carls].sort()).toEqual([
+    `carl: cached, in many deltas: ${answer}`,
+    `carl: paid for, in many deltas: ${answer}`,
+  ])
+  expect(lines).toEqual([
+    `anna: paid for, in many deltas: ${answer}`,
+    `anna: cached, in one delta: ${answer}`,
+    `ben: paid for, in many deltas: ${answer}`,
+    ...carls,
     '3 calls for 5 answers',
   ])
 })
