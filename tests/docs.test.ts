@@ -26,7 +26,11 @@ test('every part that one may write has its page', () => {
   )
 })
 
-test.each(['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', ...pages])('the links of %s lead somewhere', (document) => {
+const readmes = readdirSync(join(root, 'examples'), { recursive: true, encoding: 'utf8' })
+  .filter((name) => name.endsWith('README.md'))
+  .map((name) => `examples/${name}`)
+
+test.each(['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', ...pages, ...readmes])('the links of %s lead somewhere', (document) => {
   expect(linksOf(document).filter((link) => !linkHolds(link))).toEqual([])
 })
 

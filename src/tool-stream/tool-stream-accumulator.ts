@@ -35,8 +35,9 @@ export interface AccumulatedToolCall {
 /** What turns a stream's tool calls and output into field events. The client takes any implementation. */
 export interface StreamAccumulator {
   /**
-   * Takes the next event and returns the field events it brings. The client passes on text, tool calls and the `finish`. Where the event turns out to be wrong, `error` is set and
-   * every later push throws it, so that what was found before the fault is not lost.
+   * Takes the next event and returns the field events it brings. The client passes on text, tool calls and the `finish`. Where the
+   * event turns out to be wrong, `error` is set and every later push throws it, so that what was found before the fault is not
+   * lost. After the last push look at `isComplete` or `error`: where that one was wrong, nothing has thrown.
    */
   push(event: StreamEvent): readonly FieldEvent[]
   /** Why they cannot be had, as soon as that is known. */
