@@ -1,7 +1,3 @@
-import { spawn, spawnSync } from 'node:child_process'
-import { once } from 'node:events'
-import { type AddressInfo, createServer } from 'node:net'
-import { promisify } from 'node:util'
 import fc from 'fast-check'
 import KeyvRedis from '@keyv/redis'
 import {
@@ -25,6 +21,7 @@ import {
 import { Keyv } from 'keyv'
 import { afterEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { z } from 'zod'
+import { hasRedis, startRedis } from './redis-server.ts'
 import {
   call,
   collect,
@@ -823,35 +820,11 @@ describe('with and without a cache an answer is the same', () => {
   })
 })
 
-const hasRedis = spawnSync('redis-server', ['--version']).status === 0
-if (!hasRedis) console.warn('No redis-server here: the cache is not tested on Redis.')
-
 describe.skipIf(!hasRedis)('on Redis', () => {
   async function redis(): Promise<{ readonly url: string; readonly stop: () => Promise<void> }> {
-    const probe = createServer().listen(0, '127.0.0.1')
-    await once(probe, 'listening')
-    const { port } = probe.address() as AddressInfo
-    await promisify(probe.close.bind(probe))()
-    const server = spawn('redis-server', [
-      '--port',
-      String(port),
-      '--bind',
-      '127.0.0.1',
-      '--save',
-      '',
-      '--appendonly',
-      'no',
-    ])
-    let log = ''
-    server.stdout.on('data', (data: Buffer) => (log += data.toString()))
-    await until(() => log.includes('Ready to accept connections'), 10_000)
-    const stop = async (): Promise<void> => {
-      if (server.exitCode !== null || server.signalCode !== null) return
-      server.kill()
-      await once(server, 'exit')
-    }
+    const { url, stop } = await startRedis()
     onTestFinished(stop)
-    return { url: `redis://127.0.0.1:${port}`, stop }
+    return { url, stop }
   }
   function keyv(url: string): Keyv {
     const redis = new KeyvRedis(url)

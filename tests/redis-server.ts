@@ -44,6 +44,7 @@ export async function startRedis(): Promise<{ url: string; connect: () => Redis;
     connect,
     stop: async () => {
       for (const client of clients) client.disconnect()
+      if (server.exitCode !== null || server.signalCode !== null) return
       const exit = once(server, 'exit')
       server.kill('SIGKILL')
       await exit
