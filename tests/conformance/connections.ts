@@ -264,14 +264,18 @@ export function describeConnections(subject: Subject): void {
       })
 
     test('it serves the next request', async () => {
+      let ended = Promise.withResolvers<void>()
       const { client, sockets } = await connect((response) => {
         response.writeHead(200, headers).write(good)
         // The end of the body comes in a packet of its own.
-        setTimeout(() => response.end(), 20)
+        setTimeout(() => response.end(() => ended.resolve()), 20)
       })
       for (let i = 0; i < 3; i++) {
+        ended = Promise.withResolvers()
         expect((await client.stream({ messages }).final()).text).toBe(output)
-        await wait(60)
+        await ended.promise
+        // Until the client has read it too.
+        await wait(100)
       }
       expect(sockets.length).toBe(1)
     })
