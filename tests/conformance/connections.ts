@@ -264,11 +264,11 @@ export function describeConnections(subject: Subject): void {
       })
 
     test('it serves the next request', async () => {
-      let ended = Promise.withResolvers<void>()
+      let ended = Promise.withResolvers<undefined>()
       const { client, sockets } = await connect((response) => {
         response.writeHead(200, headers).write(good)
         // The end of the body comes in a packet of its own.
-        setTimeout(() => response.end(() => ended.resolve()), 20)
+        setTimeout(() => response.end(() => ended.resolve(undefined)), 20)
       })
       for (let i = 0; i < 3; i++) {
         ended = Promise.withResolvers()
