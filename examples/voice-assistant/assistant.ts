@@ -4,7 +4,6 @@ import {
   type Provider,
   rateLimit,
   type RateLimitOptions,
-  retry,
   StreamingLLMClient,
 } from 'fieldstream'
 import type { Log } from './observe.ts'
@@ -26,7 +25,7 @@ export function createAssistant({ provider, answers, limit, log }: AssistantOpti
         ttl: 24 * 60 * 60_000,
         onError: (error, operation) => log('cache_failed', { operation, message: String(error) }),
       }),
-      // Behind the cache: its answers count against nobody. Before retry(): a user pays once for a question.
+      // Behind the cache: its answers count against nobody.
       rateLimit({
         requests: 30,
         per: 60_000,
@@ -35,7 +34,7 @@ export function createAssistant({ provider, answers, limit, log }: AssistantOpti
         maxWait: 10_000,
         ...limit,
       }),
-      retry(),
+      // No retry(): Ollama is the second try. It would also begin anew where both had broken off in the middle.
     ],
     onCacheHit: ({ runId, provider, model }) => log('cache_hit', { runId, provider, model }),
     onFallback: ({ runId, provider, model, error }) =>

@@ -32,6 +32,7 @@ interface Started extends Running {
 const sky = 'Why is the sky blue?'
 const egg = 'How long do I boil an egg?'
 const stain = 'How do I get rid of a stain?'
+const said = 'One. Two. Three. Four. Five.'
 
 beforeEach(() => {
   vi.stubEnv('GEMINI_API_KEY', undefined)
@@ -304,23 +305,31 @@ describe('when Gemini fails', () => {
     expect(JSON.stringify(running.logged)).not.toContain(secret)
   })
 
-  test('and nobody ends the answer, its end says so', async () => {
-    const fetch = replayFetch(cut('One. Two. Three. Four. Five.', 'gemini', 2))
-    const running = await run({ provider: gemini({ model: 'g', apiKey: 'none', fetch }) })
+  test('and Ollama too, in the middle, that is the end: nobody is asked twice', async () => {
+    const wire = { gemini: replayFetch(cut(said, 'gemini', 2)), ollama: replayFetch(cut(said, 'ollama', 2)) }
+    const provider = fallback(
+      gemini({ model: 'g', apiKey: 'none', fetch: wire.gemini }),
+      ollama({ model: 'o', fetch: wire.ollama }),
+    )
+    const running = await run({ provider })
     const events = await ask(running, sky)
-    expect(fetch.requests).toHaveLength(3)
+    expect([wire.gemini.requests.length, wire.ollama.requests.length]).toEqual([1, 1])
+    const starts = events.filter(({ event }) => event === 'stream_start').map(({ data }) => data['provider'])
+    expect(starts).toEqual(['gemini', 'ollama'])
+    const shown = textOf(events)
+    expect(shown.length).toBeGreaterThan(0)
+    expect(said.startsWith(shown)).toBe(true)
     expect(events.at(-1)).toEqual({
       event: 'stream_end',
       data: {
         complete: false,
-        total_length: 16,
-        provider: 'gemini',
+        total_length: shown.length,
+        provider: 'ollama',
         cached: false,
         error: 'Sorry, I cannot think just now. Please ask again in a moment.',
       },
     })
-    expect(textOf(events)).toBe('One. Two. Three.')
-    expect(running.logged.at(-1)).toMatchObject({ event: 'failure' })
+    expect(running.logged.map(({ event }) => event)).toEqual(['fallback', 'failure'])
   })
 
   test('only the simulated one does so on demand', async () => {
@@ -352,12 +361,14 @@ describe('whoever asks too much', () => {
     expect(running.logged.at(-1)).toMatchObject({ event: 'failure', facts: { error: { code: 'timeout' } } })
   })
 
-  test('pays once for a question, however often it is tried', async () => {
-    const busy = { body: '{"error":{"code":503}}', status: 503, headers: { 'retry-after': '0' } }
-    const { replay, provider } = scriptedGemini(() => (replay.requests.length < 3 ? busy : 'Yes.'))
+  test('pays once for a question, whoever is asked', async () => {
+    const busy = replayFetch({ body: '{"error":{"code":503}}', status: 503 })
+    const stand = replayFetch(simulate('Yes.', { provider: 'ollama' }))
+    const provider = fallback(gemini({ model: 'g', apiKey: 'none', fetch: busy }), ollama({ model: 'o', fetch: stand }))
     const running = await run({ provider, limit: { requests: 1, queue: 0 } })
     expect(textOf(await ask(running, sky))).toBe('Yes.')
-    expect(replay.requests).toHaveLength(3)
+    expect([busy.requests.length, stand.requests.length]).toEqual([1, 1])
+    expect((await post(running, egg)).status).toBe(429)
   })
 })
 
