@@ -8,6 +8,7 @@ const [status, problem, sections] = [find('status'), find('problem'), find('sect
 const question = find('question') as HTMLTextAreaElement
 const ask = find('ask') as HTMLFormElement
 const progress = find('progress') as HTMLProgressElement
+const submitButton = ask.querySelector<HTMLButtonElement>('[type=submit]')!
 const tube = find('tube')
 
 let stick: Stick | undefined
@@ -54,9 +55,9 @@ function showStick(drawn: Stick): void {
 }
 
 async function submit(): Promise<void> {
-  if (!stick || !ask.reportValidity()) return
+  // One question is one task, however often it is sent meanwhile.
+  if (!stick || submitButton.disabled || !ask.reportValidity()) return
   const body = JSON.stringify({ stick: stick.number, question: question.value })
-  const submitButton = ask.querySelector<HTMLButtonElement>('[type=submit]')!
   submitButton.disabled = true
   const task = await request<{ readonly id: string }>('/tasks', {
     method: 'POST',
@@ -90,6 +91,7 @@ function showReading(id: string, asked: string): void {
   progress.value = 0
   setRunning(true)
   find('asked').focus()
+  source?.close()
   source = new EventSource(`/tasks/${id}/events`)
   let said = ''
   const say = (text: string): void => {
@@ -99,10 +101,7 @@ function showReading(id: string, asked: string): void {
   source.onerror = () => {
     // It comes back by itself, with the number of the last event, unless the server refuses.
     if (source?.readyState === EventSource.CONNECTING) status.textContent = '连接断了，正在接上……'
-    else {
-      end('这次解签已经找不到了。')
-      find('retry').hidden = false
-    }
+    else fail('这次解签已经找不到了。')
   }
   listen('status', (data) => {
     status.classList.toggle('writing', data.status === 'running')
@@ -128,13 +127,11 @@ function showReading(id: string, asked: string): void {
     find('advice').replaceChildren(...report.advice.map((deed) => element('li', deed)))
     find('end').hidden = false
     progress.value = 1
-    end('')
-    status.textContent = '解签已成。'
+    end('解签已成。')
   })
   listen('failed', ({ code, message }) => {
-    end(code === 'cancelled' ? '' : message)
-    status.textContent = sections.hasChildNodes() ? '没有写完，以下只是一部分。' : '没有写成。'
-    if (code === 'cancelled') status.textContent = '已停止。'
+    if (code !== 'cancelled') return fail(message)
+    end('已停止。')
     find('retry').hidden = false
   })
 }
@@ -149,14 +146,20 @@ function setRunning(isRunning: boolean): void {
   if (isRunning) find('end').hidden = find('retry').hidden = true
 }
 
-function end(message: string): void {
+function fail(message: string): void {
+  end(sections.hasChildNodes() ? '没有写完，以下只是一部分。' : '没有写成。')
+  problem.textContent = message
+  find('retry').hidden = false
+}
+
+function end(outcome: string): void {
   source?.close()
+  status.textContent = outcome
   status.classList.remove('writing')
   for (const section of sections.children) setWriting(section, false)
   // Its button is about to go.
   if (document.activeElement === find('cancel')) find('asked').focus()
   setRunning(false)
-  problem.textContent = message
 }
 
 /** One section of the report, made when first spoken of. Screen readers hear of it when it is whole. */

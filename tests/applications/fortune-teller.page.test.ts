@@ -175,6 +175,46 @@ describe.skipIf(!hasBrowser)('the page', () => {
     await keepScreenshot(page, 'fortune-teller-failed')
   })
 
+  test('makes one task of one question, however often it is sent', async () => {
+    const { provider } = halting()
+    const page = await browser.open((await application({ provider })).address, calm)
+    const { promise: sent, resolve: send } = Promise.withResolvers<undefined>()
+    let posts = 0
+    await page.route('**/tasks', async (route) => {
+      posts++
+      await sent
+      await route.continue()
+    })
+    await page.getByRole('button', { name: '求一支签' }).click()
+    await page.getByLabel('想问什么？').fill('要不要搬家？')
+    await page.keyboard.press('Control+Enter')
+    await page.keyboard.press('Control+Enter')
+    send(undefined)
+    await page.locator('#sections .writing').waitFor()
+    expect(posts).toBe(1)
+    await page.getByRole('button', { name: '停止' }).click()
+    await page.getByRole('button', { name: '再解一次' }).dblclick()
+    await page.locator('#sections .writing').waitFor()
+    expect(posts).toBe(2)
+  })
+
+  test('says one thing when its task is gone after a restart of the server', async () => {
+    const { provider } = halting()
+    const first = await start({ folder: join(folder, 'first'), provider, log: () => undefined })
+    // The browser reports the loss itself, as an error.
+    const page = await browser.open(first.address, calm, /./)
+    await askBy(page, '要不要搬家？')
+    await page.locator('#sections .writing').waitFor()
+    if ('closeAllConnections' in first.server) first.server.closeAllConnections()
+    await page.getByText('连接断了，正在接上……').waitFor()
+    await first.close()
+    // It knows nothing of the task, as after a crash.
+    await application({ port: Number(new URL(first.address).port) })
+    await page.getByRole('alert').getByText('这次解签已经找不到了。').waitFor()
+    expect(await page.locator('#status').textContent()).toBe('没有写完，以下只是一部分。')
+    expect(await page.getByRole('button', { name: '再解一次' }).isVisible()).toBe(true)
+  })
+
   test('shows what a model writes as text, never as markup', async () => {
     const body = '<img src=x onerror="document.title=1"><script>document.title=2</script>\n第二行'
     const hostile: Report = { ...example, sections: [{ title: '<b>本意</b>', body }], advice: ['<i>早睡</i>'] }
