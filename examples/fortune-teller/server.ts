@@ -2,9 +2,11 @@
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { isLLMError, type Provider, retry, StreamingLLMClient } from 'fieldstream'
+import { inspect } from 'node:util'
+import { isLLMError, OutputError, type Provider, retry, StreamingLLMClient } from 'fieldstream'
 import { ollama } from 'fieldstream/ollama'
 import { openai } from 'fieldstream/openai'
+import type { Context } from 'hono'
 import { bodyLimit } from 'hono/body-limit'
 import { streamSSE } from 'hono/streaming'
 import Keyv from 'keyv'
@@ -85,6 +87,8 @@ export async function start({
       task.end('done', { report })
     } catch (error) {
       task.end('failed', signal.aborted ? { code: 'cancelled', message: '已停止解签。' } : describe(error))
+      // The client's own errors are in the log by now.
+      if (!signal.aborted && !isLLMError(error)) log(`task ${task.id}: ${inspect(error)}`)
     }
     // For a while, readers who lost their connection can still have all of it; what could not be kept stays here.
     if (await reports.set(task.id, { asked, last: task.last! }))
@@ -94,7 +98,8 @@ export async function start({
   const app = await appWithPage(new URL('.', import.meta.url))
   app.post('/sticks', (context) => context.json(drawStick()))
 
-  app.post('/tasks', bodyLimit({ maxSize: 10_000 }), async (context) => {
+  const refuseFlood = (context: Context): Response => context.json({ error: '请求太大了。' }, 413)
+  app.post('/tasks', bodyLimit({ maxSize: 10_000, onError: refuseFlood }), async (context) => {
     const asked = toTask.safeParse(await context.req.json().catch(() => undefined))
     if (!asked.success) return context.json({ error: asked.error.issues[0]!.message }, 400)
     if (queue.waiting >= maxWaiting) return context.json({ error: '问签的人太多，请稍后再来。' }, 503)
@@ -149,7 +154,9 @@ export async function start({
 
 function describe(error: unknown): { readonly code: string; readonly message: string } {
   if (!isLLMError(error)) return { code: 'internal', message: '解签出了差错，请再试一次。' }
-  const { code } = error
-  if (error.retryable) return { code, message: '解签中断了，请稍后再试一次。' }
-  return { code, message: '这一签没能解成，请换个说法再问。' }
+  const { code, retryable } = error
+  if (retryable) return { code, message: '解签中断了，请稍后再试一次。' }
+  if (code === 'refused' || code === 'content_filtered') return { code, message: '这一签没能解成，请换个说法再问。' }
+  if (error instanceof OutputError) return { code, message: '解签出了差错，请再试一次。' }
+  return { code, message: '解签的服务眼下用不了，请稍后再来。' }
 }

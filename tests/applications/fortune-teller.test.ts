@@ -15,6 +15,7 @@ import { afterAll, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { interpret, type Report } from '../../examples/fortune-teller/interpret.ts'
 import { type Options, providers, start } from '../../examples/fortune-teller/server.ts'
 import { sticks } from '../../examples/fortune-teller/sticks.ts'
+import { TaskQueue } from '../../examples/fortune-teller/tasks.ts'
 import type { Running } from '../../examples/shared/serve.ts'
 
 const report: Report = {
@@ -441,6 +442,30 @@ describe('what goes wrong', () => {
     })
   })
 
+  test.each([
+    [
+      'a wrong key',
+      { body: '{"error":{"code":"invalid_api_key"}}', status: 401 },
+      '解签的服务眼下用不了，请稍后再来。',
+    ],
+    ['a refusal', answered(report, { finishReason: 'content-filter' }), '这一签没能解成，请换个说法再问。'],
+    ['a report that is none', answered({ verdict: '吉' }), '解签出了差错，请再试一次。'],
+  ])('%s is told with what helps against it', async (_, answer, message) => {
+    const running = await open(typeof answer === 'function' ? answer : () => answer)
+    expect((await read(running, await submit(running))).at(-1)).toMatchObject({ event: 'failed', data: { message } })
+  })
+
+  test('an error of our own is logged', async () => {
+    vi.spyOn(TaskQueue.prototype, 'run').mockRejectedValueOnce(new TypeError('a mistake'))
+    onTestFinished(() => void vi.restoreAllMocks())
+    const running = await open()
+    const id = await submit(running)
+    expect(named(await read(running, id), 'failed')).toEqual([
+      { code: 'internal', message: '解签出了差错，请再试一次。' },
+    ])
+    expect(running.logged).toEqual([expect.stringMatching(new RegExp(`^task ${id}: TypeError: a mistake\n +at `))])
+  })
+
   test('a callback that fails does not stop the generation', async () => {
     const heard: string[] = []
     const client = new StreamingLLMClient({
@@ -489,7 +514,9 @@ describe('what goes wrong', () => {
 
   test('a flood, and a task that there is not, are refused', async () => {
     const running = await open()
-    expect((await post(running, { stick: 1, question: 'x'.repeat(20_000) })).status).toBe(413)
+    const flood = await post(running, { stick: 1, question: 'x'.repeat(20_000) })
+    expect(flood.status).toBe(413)
+    expect(await flood.json()).toEqual({ error: '请求太大了。' })
     for (const path of ['/tasks/unknown', '/tasks/unknown/events']) {
       const response = await fetch(`${running.address}${path}`)
       expect(response.status).toBe(404)
