@@ -33,16 +33,17 @@ const user = (localStorage['user'] ??= crypto.randomUUID()) as string
 const speaker = new Speaker(element('aloud'))
 
 let current = new AbortController()
+let emptying: number | undefined
 
 async function ask(text: string): Promise<void> {
   current.abort()
   const { signal } = (current = new AbortController())
   element('asked').textContent = text
-  element('announced').textContent = ''
   said.replaceChildren()
   badges.replaceChildren()
   speaker.begin()
   show({ isAsking: true, isThinking: true })
+  announce('Thinking…')
   answer.hidden = false
   try {
     await follow(text, signal)
@@ -53,7 +54,7 @@ async function ask(text: string): Promise<void> {
   if (current.signal !== signal) return
   if (signal.aborted) addBadge('stopped', true)
   show({ isAsking: false, isThinking: false })
-  element('announced').textContent = [said.textContent, problem.textContent].filter(Boolean).join(' ')
+  announce([said.textContent, problem.textContent].filter(Boolean).join(' '))
   await showMetrics()
 }
 
@@ -106,6 +107,14 @@ function end({ complete, error, fallback_used: isFallback }: End): void {
   if (error !== undefined) complain(error)
   else if (!complete) addBadge('cut short', true)
   if (isFallback && !badges.querySelector('.warning')) addBadge('stands in', true)
+}
+
+/** Tells screen readers. The text goes when they have it, or who reads on would meet it twice. */
+function announce(text: string): void {
+  const announced = element('announced')
+  announced.textContent = text
+  clearTimeout(emptying)
+  emptying = window.setTimeout(() => announced.replaceChildren(), 1000)
 }
 
 function complain(text: string): void {
