@@ -3,10 +3,10 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { isLLMError, type Provider, type RateLimitOptions } from 'fieldstream'
 import type { SimulateOptions } from 'fieldstream/testing'
-import { bodyLimit } from 'hono/body-limit'
 import { streamSSE } from 'hono/streaming'
 import { Keyv } from 'keyv'
 import { z } from 'zod'
+import { limitBody, readBody } from '../shared/read-body.ts'
 import { appWithPage, listen, type Running } from '../shared/serve.ts'
 import { SqliteStore } from '../shared/sqlite-store.ts'
 import { apologyFor } from './apology.ts'
@@ -44,12 +44,12 @@ export async function start({
   const metrics = new AnswerMetrics()
   const app = await appWithPage(new URL('./', import.meta.url))
 
-  app.post('/assistant/stream', bodyLimit({ maxSize: 16_384 }), async (context) => {
-    const question = Question.safeParse(await context.req.json().catch(() => undefined))
-    if (!question.success) return context.json({ error: z.prettifyError(question.error) }, 400)
+  app.post('/assistant/stream', limitBody(16_384), async (context) => {
+    const question = await readBody(context, Question)
+    if (question instanceof Response) return question
     // Whoever leaves stops the answer.
     const { signal } = context.req.raw
-    const events = streamAnswer(assistant, question.data, signal, (answer) => metrics.onAnswered(answer))
+    const events = streamAnswer(assistant, question, signal, (answer) => metrics.onAnswered(answer))
     try {
       const first = await events.next()
       return streamSSE(context, async (sse) => {
@@ -69,11 +69,11 @@ export async function start({
   )
 
   app.get('/debug/gemini', (context) => context.json({ fault: models.faults?.fault ?? null }))
-  app.post('/debug/gemini', bodyLimit({ maxSize: 1024 }), async (context) => {
+  app.post('/debug/gemini', limitBody(1024), async (context) => {
     if (!models.faults) return context.json({ error: 'Only a simulated Gemini fails on demand.' }, 404)
-    const debug = Debug.safeParse(await context.req.json().catch(() => undefined))
-    if (!debug.success) return context.json({ error: z.prettifyError(debug.error) }, 400)
-    models.faults.fault = debug.data.fails ? debug.data.when : 'never'
+    const debug = await readBody(context, Debug)
+    if (debug instanceof Response) return debug
+    models.faults.fault = debug.fails ? debug.when : 'never'
     return context.json({ fault: models.faults.fault })
   })
 
