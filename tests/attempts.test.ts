@@ -437,6 +437,17 @@ describe('fallback()', () => {
     )
   })
 
+  test('says with the phase of the last of them how far it came', async () => {
+    const broken = attempts([
+      [start],
+      new StreamError('stream_truncated', 'Cut.', { phase: 'stream', retryable: true }),
+    ])
+    expect(await rejectionOf(streamOf(fallback(down(), broken)).final())).toMatchObject({
+      code: 'attempts_exhausted',
+      phase: 'stream',
+    })
+  })
+
   test('asks a target that failed last for a while, then with one request only', async () => {
     const first = attempts([overloaded()], [overloaded()], hello)
     const second = attempts(hello)
@@ -647,7 +658,6 @@ describe('a service that refuses to stream', () => {
       name: 'refusing',
       model: 'refusing-1',
       stream: () =>
-         
         (async function* () {
           asked.push('stream')
           await refusal.promise

@@ -126,7 +126,7 @@ function isCurableElsewhere({ code, phase }: LLMError): boolean {
 
 function exhausted(errors: readonly LLMError[]): PolicyError {
   const retryable = errors.filter((error) => error.retryable)
-  const { provider, model, status, requestId, attempt, providerCode, providerMessage } = errors.at(-1)!
+  const { phase, provider, model, status, requestId, attempt, providerCode, providerMessage } = errors.at(-1)!
   const waits = retryable.map(({ retryAfterMs }) => retryAfterMs ?? 0)
   return new PolicyError(
     'attempts_exhausted',
@@ -134,7 +134,7 @@ function exhausted(errors: readonly LLMError[]): PolicyError {
     errors,
     {
       retryable: retryable.length > 0,
-      phase: 'connect',
+      phase,
       provider,
       model,
       status,
