@@ -1,9 +1,9 @@
 import { fallback, nonStreaming, type Provider, StreamingLLMClient, timeout } from 'fieldstream'
 import { anthropic } from 'fieldstream/anthropic'
 import type { Context } from 'hono'
-import { bodyLimit } from 'hono/body-limit'
 import { streamSSE } from 'hono/streaming'
 import { z } from 'zod'
+import { limitBody, readBody } from '../shared/read-body.ts'
 import { appWithPage, listen, type Running } from '../shared/serve.ts'
 import { withoutKey } from '../shared/simulated-model.ts'
 import type { Emit } from './events.ts'
@@ -38,11 +38,12 @@ export async function start({
     onAttempt: ({ error, next }) => log(`attempt failed: ${error.code}, then ${next}`),
     onError: (error) => log(`no answer: ${error.code}`),
   })
+  sessions.on('error', (error: unknown) => log(`sessions: ${String(error)}`))
   /** One run at a time for each session, since each begins with what the one before has saved. */
   const runs = new Map<string, AbortController>()
 
   const app = await appWithPage(new URL('./', import.meta.url))
-  app.use('/rs/*', bodyLimit({ maxSize: 16_384, onError: (context) => context.json({ error: 'Too long.' }, 413) }))
+  app.use('/rs/*', limitBody(16_384))
   app.onError((error, context) => {
     log(`${context.req.path}: ${error.message}`)
     return context.json({ error: 'Something went wrong.' }, 500)
@@ -50,8 +51,8 @@ export async function start({
 
   /** Lets a message in where it can be answered, else says why not. */
   async function admit(context: Context): Promise<Admitted | Response> {
-    const { data: asked, error } = chatRequest.safeParse(await context.req.json().catch(() => undefined))
-    if (!asked) return context.json({ error: reasons(error) }, 400)
+    const asked = await readBody(context, chatRequest)
+    if (asked instanceof Response) return asked
     const { session_id: id, message } = asked
     if (runs.has(id)) return context.json({ error: isBusy }, 409)
     const controller = new AbortController()
@@ -133,10 +134,6 @@ export async function start({
       await sessions.disconnect()
     },
   }
-}
-
-function reasons({ issues }: z.ZodError): string {
-  return issues.map(({ path, message }) => (path.length > 0 ? `${path.join('.')}: ${message}` : message)).join('; ')
 }
 
 /** A message that is being answered. */

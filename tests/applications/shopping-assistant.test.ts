@@ -485,8 +485,8 @@ test('two hundred customers at a time each get their own answer', async () => {
 })
 
 test.each([
-  ['no JSON', '{"session_id"', 'object'],
-  ['nothing', '', 'object'],
+  ['no JSON', '{"session_id"', 'The body is not JSON.'],
+  ['nothing', '', 'The body is not JSON.'],
   ['a list', [], 'object'],
   ['no message', { session_id: id }, 'message'],
   ['an empty message', { session_id: id, message: '  ' }, 'message'],
@@ -557,8 +557,7 @@ describe('sessions', () => {
         throw new Error('the disk is gone')
       },
     })
-    const sessions = new Keyv<Session>({ store, throwOnErrors: true })
-    return sessions.on('error', () => undefined)
+    return new Keyv<Session>({ store, throwOnErrors: true })
   }
 
   test('that cannot be read are not taken for new ones', async () => {
@@ -592,6 +591,38 @@ describe('sessions', () => {
     await close()
     const { address: other } = await open({ sessions: openSessions(url) })
     expect((await saved(other)).messages.map(({ role }) => role)).toEqual(['user', 'assistant', 'user', 'assistant'])
+  })
+})
+
+describe.skipIf(!hasRedis)('a Redis', () => {
+  async function expectRefusal(address: string) {
+    // The second finds the session free.
+    for (let i = 0; i < 2; i++) {
+      const response = await send(address, { session_id: id, message: 'Chips' })
+      expect([response.status, await response.json()]).toEqual([
+        503,
+        { error: 'Conversations cannot be read at present.' },
+      ])
+    }
+  }
+
+  test('that is down is a reason, and a line in the log', async () => {
+    const redis = await startRedis()
+    await redis.stop()
+    const { address, lines } = await open({ sessions: openSessions(redis.url, 100) })
+    await expectRefusal(address)
+    expect(lines.join()).toContain('session not read')
+  })
+
+  test.each(['hangs', 'goes away'])('that %s later is one too', async (what) => {
+    const redis = await startRedis()
+    onTestFinished(() => redis.stop())
+    const { address, lines } = await open({ sessions: openSessions(redis.url, 100) })
+    expect(dataOf(await chat(address, 'Chips'), 'end')[0]!.saved).toBe(true)
+    if (what === 'hangs') await redis.connect().client('PAUSE', 60_000)
+    else await redis.stop()
+    await expectRefusal(address)
+    expect(lines.join()).toContain('session not read')
   })
 })
 
