@@ -12,9 +12,15 @@ import { simulatedAnswer } from './simulated.ts'
 import { takeTurn } from './turn.ts'
 
 const sessionId = z.string().regex(/^[\w-]{8,64}$/, 'must be 8 to 64 letters, digits, _ or -')
-const chatRequest = z.strictObject({ session_id: sessionId, message: z.string().trim().min(1).max(2000) })
+const chatRequest = z.strictObject({
+  session_id: sessionId,
+  message: z.string().trim().min(1).max(2000),
+  /** How many messages the page has seen, so that an answer never counts for a question of another tab. */
+  turn: z.int().min(0).optional(),
+})
 
 const isBusy = 'This conversation is being answered already, perhaps in another tab.'
+const wentOn = 'This conversation went on elsewhere. Here it is as it stands now.'
 const isUnreadable = 'Conversations cannot be read at present.'
 
 export interface Options {
@@ -53,14 +59,15 @@ export async function start({
   async function admit(context: Context): Promise<Admitted | Response> {
     const asked = await readBody(context, chatRequest)
     if (asked instanceof Response) return asked
-    const { session_id: id, message } = asked
+    const { session_id: id, message, turn } = asked
     if (runs.has(id)) return context.json({ error: isBusy }, 409)
     const controller = new AbortController()
     runs.set(id, controller)
     const session = await read(id)
-    if (session) return { id, message, controller, session }
+    const isCurrent = turn === undefined || turn === session?.messages.length
+    if (session && isCurrent) return { id, message, controller, session }
     runs.delete(id)
-    return context.json({ error: isUnreadable }, 503)
+    return session ? context.json({ error: wentOn }, 409) : context.json({ error: isUnreadable }, 503)
   }
 
   /** `undefined` where the store fails. */
