@@ -44,7 +44,12 @@ export async function start({
     onAttempt: ({ error, next }) => log(`attempt failed: ${error.code}, then ${next}`),
     onError: (error) => log(`no answer: ${error.code}`),
   })
-  sessions.on('error', (error: unknown) => log(`sessions: ${String(error)}`))
+  // A Redis that is down says so at each attempt to reach it.
+  let lastFault: string | undefined
+  sessions.on('error', (error: unknown) => {
+    if (String(error) !== lastFault) log(`sessions: ${String(error)}`)
+    lastFault = String(error)
+  })
   /** One run at a time for each session, since each begins with what the one before has saved. */
   const runs = new Map<string, AbortController>()
 
