@@ -10,6 +10,15 @@ export const wanted: Readonly<Record<string, readonly string[]>> = {
   personal_care: ['type', 'concern', 'scent', 'budget'],
 }
 
+/** Of these, what a customer tells for one category only: dry hair is not dry skin. The others hold for all of a domain. */
+const ofCategory = ['type', 'concern', 'scent']
+
+/** What is still known when the customer goes on to another category, of `domain`. */
+export function stillKnown(known: Readonly<Record<string, string>>, domain: string): Record<string, string> {
+  const lasting = wanted[domain]?.filter((slot) => !ofCategory.includes(slot)) ?? []
+  return Object.fromEntries(Object.entries(known).filter(([slot]) => lasting.includes(slot)))
+}
+
 export const categories = [...new Set(products.map(({ category }) => category))]
 
 const index = new MiniSearch<Product>({

@@ -6,7 +6,7 @@ type ChatEvent = { [Name in keyof ChatEvents]: { event: Name; data: ChatEvents[N
 
 const welcome = document.querySelector<HTMLElement>('#welcome')!
 const messages = document.querySelector<HTMLElement>('#messages')!
-const announcement = document.querySelector<HTMLElement>('#announcement')!
+const announcements = document.querySelector<HTMLElement>('#announcements')!
 const progress = document.querySelector<HTMLProgressElement>('#progress')!
 const composer = document.querySelector<HTMLFormElement>('#composer')!
 const input = document.querySelector<HTMLInputElement>('#message')!
@@ -15,6 +15,8 @@ const stop = document.querySelector<HTMLButtonElement>('#stop')!
 
 const session = localStorage.getItem('shopping-session') ?? newSession()
 let isAnswering = false
+/** How many messages of the conversation this page has, without those that were not kept. */
+let seen = 0
 
 const prices = new Intl.NumberFormat('en', { style: 'currency', currency: 'EUR' })
 
@@ -30,6 +32,18 @@ function element<Name extends keyof HTMLElementTagNameMap>(name: Name, className
   made.className = className
   made.textContent = text
   return made
+}
+
+/** Who speaks, for those who cannot see it. */
+function speaker(name: string) {
+  return element('span', 'unseen', `${name}: `)
+}
+
+/** Has a screen reader say something. Only once: it is found in the conversation afterwards. */
+function announce(text: string): void {
+  const said = element('p', '', text)
+  announcements.append(said)
+  setTimeout(() => said.remove(), 1000)
 }
 
 function idOf(card: Element): string | undefined {
@@ -58,13 +72,14 @@ class Reply {
     this.#options.role = 'group'
     this.#options.ariaLabel = 'Answers to choose from'
     const item = element('li', 'reply')
-    item.append(this.#bubble, this.#cards, this.#options)
+    item.append(speaker('Assistant'), this.#bubble, this.#cards, this.#options)
     messages.append(item)
   }
 
   /** What is being done, as long as there is no text. */
   setStatus(message: string): void {
     this.#bubble.ariaBusy = 'true'
+    announce(message)
     if (this.#texts.size === 0) this.#bubble.replaceChildren(element('p', 'typing', message))
   }
 
@@ -116,7 +131,13 @@ class Reply {
   }
 
   read(): void {
-    announcement.textContent = this.#bubble.textContent
+    const texts = (parent: Element, selector: string) =>
+      [...parent.querySelectorAll(selector)].map(({ textContent }) => textContent)
+    announce(texts(this.#bubble, '.text').join(' '))
+    const cards = [...this.#cards.children].map((card) => texts(card, 'h3, .price').join(', '))
+    if (cards.length > 0) announce(`Products: ${cards.join('; ')}.`)
+    const options = texts(this.#options, 'button')
+    if (options.length > 0) announce(`Answers to choose from: ${options.join('; ')}.`)
   }
 
   /** Nothing of it was kept. */
@@ -131,14 +152,15 @@ class Reply {
 }
 
 function say(text: string): HTMLElement {
-  const item = element('li', 'message user', text)
+  const item = element('li', 'message user')
+  item.append(speaker('You'), text)
   messages.append(item)
   return item
 }
 
 function note(text: string): void {
   follow(() => messages.append(element('li', 'message note error', text)))
-  announcement.textContent = text
+  announce(text)
 }
 
 // -------------------------------------------------------------------------------------------------------------------- turns
@@ -148,18 +170,25 @@ async function ask(text: string): Promise<void> {
   if (isAnswering) return
   setAnswering(true)
   welcome.hidden = true
-  for (const choices of messages.querySelectorAll('.options')) choices.replaceChildren()
+  const choices = [...messages.querySelectorAll<HTMLElement>('.options')]
+  for (const group of choices) group.hidden = true
   const said = say(text)
   const reply = new Reply()
   reply.setStatus('One moment')
   scrollTo({ top: document.body.scrollHeight })
   const problem = await receive(text, reply).catch(() => 'The connection was lost. Please try again.')
-  if (problem !== undefined) {
+  if (problem === undefined) {
+    for (const group of choices) group.replaceChildren()
+    reply.read()
+  } else {
     said.classList.add('dropped')
     reply.drop()
+    // The question is still open.
+    for (const group of choices) group.hidden = false
+    await refresh()
     note(problem)
     input.value ||= text
-  } else reply.read()
+  }
   setAnswering(false)
 }
 
@@ -168,11 +197,14 @@ async function receive(message: string, reply: Reply): Promise<string | undefine
   const response = await fetch('/rs/chat/stream', {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
-    body: JSON.stringify({ session_id: session, message }),
+    body: JSON.stringify({ session_id: session, message, turn: seen }),
   })
   if (!response.ok) return ((await response.json()) as { readonly error: string }).error
   for await (const event of readEvents(response) as AsyncGenerator<ChatEvent>) {
-    if (event.event === 'end') return problems[event.data.outcome]
+    if (event.event === 'end') {
+      if (event.data.saved) seen += 2
+      return problems[event.data.outcome]
+    }
     follow(() => show(event, reply))
   }
   return 'The answer was cut off. Please try again.'
@@ -231,8 +263,10 @@ function setAnswering(value: boolean): void {
   stop.hidden = !value
   progress.hidden = !value
   progress.value = 0
-  // What had the focus may be gone. On a touch screen the keyboard would come up.
-  if (matchMedia('(hover: hover)').matches) input.focus()
+  // Where what had the focus is gone, one can write on. On a touch screen the keyboard would come up.
+  const { activeElement, body } = document
+  const isLost = !activeElement || activeElement === body || !activeElement.checkVisibility()
+  if (isLost && matchMedia('(hover: hover)').matches) input.focus()
 }
 
 composer.onsubmit = (event) => {
@@ -249,17 +283,31 @@ document.querySelector<HTMLElement>('#new')!.onclick = () => {
   location.reload()
 }
 
-// ------------------------------------------------------------------------------------------------------------ from before
+// ------------------------------------------------------------------------------------------------------------- as it is kept
 
-const saved = await fetch(`/rs/chat/${session}`)
-if (!saved.ok) note('The conversation from before cannot be shown.')
-else {
-  const { messages: before } = (await saved.json()) as { readonly messages: readonly ChatMessage[] }
-  for (const [i, message] of before.entries()) {
-    if (message.role === 'user') say(message.text)
-    // Only the last may still be answered.
-    else new Reply().show(i === before.length - 1 ? message : { ...message, options: [] })
+/** Shows the conversation as it is kept, where the page has another. Returns whether it could be read. */
+async function refresh(): Promise<boolean> {
+  const wasAnswering = isAnswering
+  const kept = await fetch(`/rs/chat/${session}`).catch(() => undefined)
+  if (!kept?.ok) return false
+  const { messages: list } = (await kept.json()) as { readonly messages: readonly ChatMessage[] }
+  // What is being said now shows by itself.
+  if (list.length !== seen && isAnswering === wasAnswering) {
+    messages.replaceChildren()
+    for (const [i, message] of list.entries()) {
+      if (message.role === 'user') say(message.text)
+      // Only the last may still be answered.
+      else new Reply().show(i === list.length - 1 ? message : { ...message, options: [] })
+    }
+    seen = list.length
+    scrollTo({ top: document.body.scrollHeight })
   }
-  welcome.hidden = before.length > 0
-  scrollTo({ top: document.body.scrollHeight })
+  welcome.hidden = messages.childElementCount > 0
+  return true
 }
+
+// Another tab may have gone on.
+document.onvisibilitychange = () => {
+  if (!document.hidden && !isAnswering) void refresh()
+}
+if (!(await refresh())) note('The conversation from before cannot be shown.')

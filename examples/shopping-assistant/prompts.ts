@@ -23,8 +23,10 @@ const details = Object.entries(wanted).map(([domain, slots]) => `${domain}: ${sl
 export function toClassify(session: Session, message: string, need: Need | undefined, signal: AbortSignal): Ask {
   const system = `${shop}
 Before products are chosen, these details must be known, in this order. ${details.join('. ')}.
-Ask for the next one that is missing. What "known" has, is known.`
-  return toAsk(system, session, message, `known: ${JSON.stringify(need ?? null)}`, signal)
+Ask for the next one that is missing, with a question and options that fit the category. What "known" has, is known.
+The message is taken for an answer to "asked"; where it asks for another category instead, it tells nothing about that.`
+  const facts = `known: ${JSON.stringify(need ?? null)}\nasked: ${JSON.stringify(session.asked ?? null)}`
+  return toAsk(system, session, message, facts, signal)
 }
 
 export function toAnswer(

@@ -1,9 +1,9 @@
 import { fallback, nonStreaming, type Provider, StreamingLLMClient, timeout } from 'fieldstream'
 import { anthropic } from 'fieldstream/anthropic'
 import type { Context } from 'hono'
-import { bodyLimit } from 'hono/body-limit'
 import { streamSSE } from 'hono/streaming'
 import { z } from 'zod'
+import { limitBody, readBody } from '../shared/read-body.ts'
 import { appWithPage, listen, type Running } from '../shared/serve.ts'
 import { withoutKey } from '../shared/simulated-model.ts'
 import type { Emit } from './events.ts'
@@ -12,9 +12,15 @@ import { simulatedAnswer } from './simulated.ts'
 import { takeTurn } from './turn.ts'
 
 const sessionId = z.string().regex(/^[\w-]{8,64}$/, 'must be 8 to 64 letters, digits, _ or -')
-const chatRequest = z.strictObject({ session_id: sessionId, message: z.string().trim().min(1).max(2000) })
+const chatRequest = z.strictObject({
+  session_id: sessionId,
+  message: z.string().trim().min(1).max(2000),
+  /** How many messages the page has seen, so that an answer never counts for a question of another tab. */
+  turn: z.int().min(0).optional(),
+})
 
 const isBusy = 'This conversation is being answered already, perhaps in another tab.'
+const wentOn = 'This conversation went on elsewhere. Here it is as it stands now.'
 const isUnreadable = 'Conversations cannot be read at present.'
 
 export interface Options {
@@ -38,11 +44,17 @@ export async function start({
     onAttempt: ({ error, next }) => log(`attempt failed: ${error.code}, then ${next}`),
     onError: (error) => log(`no answer: ${error.code}`),
   })
+  // A Redis that is down says so at each attempt to reach it.
+  let lastFault: string | undefined
+  sessions.on('error', (error: unknown) => {
+    if (String(error) !== lastFault) log(`sessions: ${String(error)}`)
+    lastFault = String(error)
+  })
   /** One run at a time for each session, since each begins with what the one before has saved. */
   const runs = new Map<string, AbortController>()
 
   const app = await appWithPage(new URL('./', import.meta.url))
-  app.use('/rs/*', bodyLimit({ maxSize: 16_384, onError: (context) => context.json({ error: 'Too long.' }, 413) }))
+  app.use('/rs/*', limitBody(16_384))
   app.onError((error, context) => {
     log(`${context.req.path}: ${error.message}`)
     return context.json({ error: 'Something went wrong.' }, 500)
@@ -50,16 +62,17 @@ export async function start({
 
   /** Lets a message in where it can be answered, else says why not. */
   async function admit(context: Context): Promise<Admitted | Response> {
-    const { data: asked, error } = chatRequest.safeParse(await context.req.json().catch(() => undefined))
-    if (!asked) return context.json({ error: reasons(error) }, 400)
-    const { session_id: id, message } = asked
+    const asked = await readBody(context, chatRequest)
+    if (asked instanceof Response) return asked
+    const { session_id: id, message, turn } = asked
     if (runs.has(id)) return context.json({ error: isBusy }, 409)
     const controller = new AbortController()
     runs.set(id, controller)
     const session = await read(id)
-    if (session) return { id, message, controller, session }
+    const isCurrent = turn === undefined || turn === session?.messages.length
+    if (session && isCurrent) return { id, message, controller, session }
     runs.delete(id)
-    return context.json({ error: isUnreadable }, 503)
+    return session ? context.json({ error: wentOn }, 409) : context.json({ error: isUnreadable }, 503)
   }
 
   /** `undefined` where the store fails. */
@@ -133,10 +146,6 @@ export async function start({
       await sessions.disconnect()
     },
   }
-}
-
-function reasons({ issues }: z.ZodError): string {
-  return issues.map(({ path, message }) => (path.length > 0 ? `${path.join('.')}: ${message}` : message)).join('; ')
 }
 
 /** A message that is being answered. */

@@ -18,13 +18,45 @@ export type Sessions = Keyv<Session>
 
 const day = 86_400_000
 
-/** Sessions in a Redis (`redis://…`), or in a file of a folder. */
-export function openSessions(place: string | URL): Sessions {
+/** Sessions in a Redis (`redis://…`), or in a file of a folder. A Redis that does not answer in `patience` milliseconds has failed. */
+export function openSessions(place: string | URL, patience = 2000): Sessions {
   const isFolder = place instanceof URL
   if (isFolder) mkdirSync(place, { recursive: true })
-  const store = isFolder ? new SqliteStore(fileURLToPath(new URL('sessions.sqlite', place))) : new KeyvRedis(place)
+  const store = isFolder
+    ? new SqliteStore(fileURLToPath(new URL('sessions.sqlite', place)))
+    : new ImpatientRedis(place, patience)
   // A conversation that cannot be read must not be taken for a new one.
-  const sessions: Sessions = new Keyv({ store, namespace: 'shopping', ttl: 30 * day, throwOnErrors: true })
-  // Whoever asked is told, by what is thrown.
-  return sessions.on('error', () => undefined)
+  return new Keyv({ store, namespace: 'shopping', ttl: 30 * day, throwOnErrors: true })
+}
+
+/** A Redis that is down, or goes away, makes calls fail; they would wait for it otherwise. */
+class ImpatientRedis extends KeyvRedis<unknown> {
+  readonly #patience: number
+
+  constructor(url: string, patience: number) {
+    // What could not be sent in time is not sent later either, when the customer was told that it failed.
+    const commandOptions = { timeout: patience }
+    super({ url, commandOptions }, { connectionTimeout: patience, throwOnErrors: true })
+    this.#patience = patience
+  }
+
+  override get<Value>(key: string): Promise<Value | undefined> {
+    return this.#inTime(super.get<Value>(key))
+  }
+
+  override set(key: string, value: string, ttl?: number): Promise<void> {
+    return this.#inTime(super.set(key, value, ttl))
+  }
+
+  override disconnect(force?: boolean): Promise<void> {
+    if (force) return super.disconnect(force)
+    return this.#inTime(super.disconnect()).catch(() => super.disconnect(true))
+  }
+
+  #inTime<Value>(answer: Promise<Value>): Promise<Value> {
+    const late = Promise.withResolvers<never>()
+    // A little more than the client has, whose own reasons say more.
+    const timer = setTimeout(() => late.reject(new Error('Redis does not answer')), 1.5 * this.#patience)
+    return Promise.race([answer, late.promise]).finally(() => clearTimeout(timer))
+  }
 }

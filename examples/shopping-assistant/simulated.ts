@@ -1,5 +1,5 @@
 import type { Asked } from '../shared/simulated-model.ts'
-import { wanted } from './catalogue.ts'
+import { stillKnown, wanted } from './catalogue.ts'
 import type { Need } from './prompts.ts'
 
 const topics = [
@@ -14,7 +14,12 @@ const topics = [
   { domain: 'personal_care', category: 'bath', about: /bath|shower|soap|deodorant/i, intent: 'bath shower soap' },
 ]
 
-const questions: Readonly<Record<string, { readonly message: string; readonly options: readonly string[] }>> = {
+interface Answers {
+  readonly message: string
+  readonly options: readonly string[]
+}
+
+const questions: Readonly<Record<string, Answers>> = {
   people: {
     message: 'With pleasure! How many people are to be looked after? Then I can think of the right sizes. 🎉',
     options: ['Just me', '2 to 4', '5 to 10', 'More than 10'],
@@ -38,6 +43,21 @@ const questions: Readonly<Record<string, { readonly message: string; readonly op
   budget: {
     message: 'Last question, I promise: is there a budget you have in mind?',
     options: ['Budget', 'Mid range', 'Premium'],
+  },
+}
+
+/** What is asked otherwise in some categories. */
+const ofCategory: Readonly<Record<string, typeof questions>> = {
+  oral: {
+    type: {
+      message: 'Let us find something that suits your teeth. Are they sensitive, or nothing special?',
+      options: ['Sensitive', 'Normal'],
+    },
+    concern: {
+      message: 'Is there something it should do above all, or simply keep things as they are?',
+      options: ['Whitening', 'Cavities', 'Just care'],
+    },
+    scent: { message: 'How should it taste?', options: ['Mint', 'Mild', 'No taste'] },
   },
 }
 
@@ -68,11 +88,11 @@ export function simulatedAnswer({ said, tools }: Asked): object {
     JSON.parse(facts.findLast((line) => line.startsWith(`${name}: `))?.slice(name.length + 2) ?? 'null')
   const need = fact('known') as Need | null
   return tools.includes('classify_and_assess')
-    ? classify(message, need)
+    ? classify(message, need, fact('asked') as string | null)
     : recommend(message, need!, fact('products') as readonly Found[])
 }
 
-function classify(message: string, need: Need | null): object {
+function classify(message: string, need: Need | null, asked: string | null): object {
   const response = responses.find(({ about }) => about.test(message))
   const topic =
     response?.route === 'support'
@@ -94,8 +114,9 @@ function classify(message: string, need: Need | null): object {
     }
   }
   const { domain, category, intent } = topic
-  const known = need?.category === category ? need.known : {}
-  const missing = wanted[domain]!.find((slot) => !(slot in known))
+  const isAnswer = need?.category === category
+  const known = isAnswer ? need.known : stillKnown(need?.known ?? {}, domain)
+  const missing = wanted[domain]!.find((slot) => !(slot in known) || (slot === asked && !isAnswer))
   return {
     reasoning: `The customer looks for ${category}. ${missing === undefined ? 'All details are known, so products can be chosen.' : `The detail "${missing}" is missing.`}`,
     route: 'product',
@@ -103,7 +124,8 @@ function classify(message: string, need: Need | null): object {
     category,
     product_intent: intent,
     data_strategy: 'search',
-    ask_slots: missing === undefined ? [] : [{ slot: missing, ...questions[missing] }],
+    ask_slots:
+      missing === undefined ? [] : [{ slot: missing, ...(ofCategory[category]?.[missing] ?? questions[missing]) }],
   }
 }
 

@@ -28,15 +28,20 @@ export async function answer(client: Client, ask: Ask, found: readonly Product[]
   if (!emit) return (await client.generate({ ...finalAnswer, ...ask })).toolCalls[0].input
   await emit('final_answer.start', {})
   const stream = client.stream({ ...finalAnswer, ...ask })
+  // A stream that breaks begins anew, and what was complete comes again.
+  const told = new Set<string>()
+  const isNew = (what: string): boolean => !told.has(what) && !!told.add(what)
   for await (const event of stream) {
     if (event.type !== 'field-delta' && event.type !== 'field-end') continue
-    if (event.field === 'part')
-      await emit('final_answer.delta', { part: Number(event.params['part']), ...toDelta(event) })
+    const part = Number(event.params['part'])
+    if (event.field === 'part' && (event.type === 'field-delta' || isNew(`part ${part} ${event.value}`)))
+      await emit('final_answer.delta', { part, ...toDelta(event) })
     if (event.type === 'field-delta') continue
-    if (event.field === 'quick_reply') await emit('final_answer.quick_reply', { text: event.value })
+    if (event.field === 'quick_reply' && isNew(`reply ${event.value}`))
+      await emit('final_answer.quick_reply', { text: event.value })
     const card = event.field === 'product_card' && toCard(event.value, found)
-    if (card) await emit('final_answer.product_card', card)
-    if (event.field === 'product_id' && found.some(({ id }) => id === event.value))
+    if (card && isNew(`card ${card.id}`)) await emit('final_answer.product_card', card)
+    if (event.field === 'product_id' && found.some(({ id }) => id === event.value) && isNew(`id ${event.value}`))
       await emit('final_answer.product_id', { product_id: event.value })
   }
   return (await stream.final()).toolCalls[0].input

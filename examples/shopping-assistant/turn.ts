@@ -1,5 +1,5 @@
 import type { StreamingLLMClient } from 'fieldstream'
-import { type Product, search, toCard } from './catalogue.ts'
+import { type Product, search, stillKnown, toCard } from './catalogue.ts'
 import type { ChatEvents, ChatMessage, Emit } from './events.ts'
 import { type Need, toAnswer, toClassify } from './prompts.ts'
 import type { Session } from './sessions.ts'
@@ -47,8 +47,10 @@ export async function takeTurn(
     }
     return searched.found
   }
+  let isClassified = false
   async function onIntent(intent: string): Promise<void> {
     const { length } = await searchFor(intent)
+    if (isClassified) return
     await tell('status', { stage: 'searching', message: `${length} products may fit` })
   }
 
@@ -57,6 +59,7 @@ export async function takeTurn(
     classify(client, toClassify(session, message, told, signal), (intent) => void onIntent(intent), emit),
     signal,
   )
+  isClassified = true
   if (!classified) {
     await tell('simple_response_delta', { delta: sorry, offset: 0, complete: true })
     await tell('classification_complete', { ...nothing, simple_response: { message: sorry } })
@@ -68,7 +71,10 @@ export async function takeTurn(
     return end('responded', { text: simple_response.message })
   }
 
-  const need: Need = told?.category === plan.category ? told : { category: plan.category, known: {} }
+  const need: Need =
+    told?.category === plan.category
+      ? told
+      : { category: plan.category, known: stillKnown(session.need?.known ?? {}, plan.domain) }
   // Nobody is asked twice, whatever the model thinks.
   const question = ask_slots.slice(0, 1).find(({ slot }) => !(slot in need.known))
   await tell('classification_complete', { ...plan, ask_slots: question ? [question] : [] })
@@ -84,9 +90,9 @@ export async function takeTurn(
     summary_message: [written.summary_message_part_1, written.summary_message_part_2, written.summary_message_part_3]
       .filter((part) => part !== '')
       .join('\n\n'),
-    product_ids: written.product_ids.filter((id) => found.some((product) => product.id === id)),
+    product_ids: [...new Set(written.product_ids)].filter((id) => found.some((product) => product.id === id)),
     product_cards: [...new Map(cards.map((card) => [card.id, card])).values()],
-    quick_replies: written.quick_replies,
+    quick_replies: [...new Set(written.quick_replies)],
   }
   await tell('final_answer.complete', complete)
   const { summary_message: text, product_cards, quick_replies: options } = complete

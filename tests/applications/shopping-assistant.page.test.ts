@@ -71,14 +71,42 @@ describe.skipIf(!hasBrowser)('the page', () => {
     quick_replies: ['Something cheaper, please', 'Something to drink too', 'How does delivery work?'],
   }
 
-  async function open(provider = simulated(), options: Parameters<typeof browser.open>[1] = {}) {
+  async function open(provider = simulated(), options: Parameters<typeof browser.open>[1] = {}, expected = /$^/) {
     const sessions = new Keyv<Session>()
     const { address, close } = await start({ port: 0, provider, sessions, log: () => undefined })
     onTestFinished(close)
-    return { page: await browser.open(address, options), address }
+    return { page: await browser.open(address, options, expected), address }
   }
 
   const bubbles = '.message.assistant'
+
+  /** What a screen reader is told from now on. */
+  async function listen(page: Page): Promise<() => Promise<string[]>> {
+    const told = await page.evaluateHandle(() => {
+      const texts: string[] = []
+      const hear = (changes: MutationRecord[]) =>
+        texts.push(...changes.flatMap(({ addedNodes }) => [...addedNodes].map(({ textContent }) => textContent ?? '')))
+      new MutationObserver(hear).observe(document.querySelector('[aria-live]')!, { childList: true })
+      return texts
+    })
+    return () => told.jsonValue()
+  }
+
+  /** How far the text of an element stands out against its background, as WCAG measures it. */
+  function contrastOf(page: Page, selector: string): Promise<number> {
+    return page.locator(selector).evaluate((element) => {
+      const style = getComputedStyle(element)
+      const luminance = (color: string): number => {
+        const [red, green, blue] = color.match(/[\d.]+/g)!.map((part) => {
+          const share = Number(part) / 255
+          return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4
+        })
+        return 0.2126 * red! + 0.7152 * green! + 0.0722 * blue!
+      }
+      const [dark, light] = [luminance(style.color), luminance(style.backgroundColor)].sort((a, b) => a - b)
+      return style.opacity === '1' ? (light! + 0.05) / (dark! + 0.05) : 0
+    })
+  }
 
   async function ask(page: Page, text: string): Promise<void> {
     await page.getByLabel('Your message').fill(text)
@@ -96,21 +124,28 @@ describe.skipIf(!hasBrowser)('the page', () => {
     const { page } = await open(model.provider)
     await page.getByRole('heading', { name: 'What are you looking for?' }).waitFor()
     await keepScreenshot(page, 'shopping-assistant-welcome')
+    const told = await listen(page)
     await page.getByRole('button', { name: 'Chips for a party' }).click()
-    await page.getByText('Reading your message').waitFor()
+    await page.locator('.typing').getByText('Reading your message').waitFor()
     await keepScreenshot(page, 'shopping-assistant-typing')
     for (const written of [/^With pleasure/, /people are coming/, /something to dip/]) {
       model.goOn()
       await page.locator('.text.writing').filter({ hasText: written }).waitFor()
       expect(await page.locator(bubbles).getAttribute('aria-busy')).toBe('true')
-      expect(await page.locator('#announcement').textContent()).toBe('')
     }
     expect(await page.getByRole('progressbar').evaluate((bar: HTMLProgressElement) => bar.value)).toBeGreaterThan(0)
     await keepScreenshot(page, 'shopping-assistant-question-written')
     model.goOn()
     await page.locator('#send').waitFor()
     expect(await page.locator(bubbles).getAttribute('aria-busy')).toBe('false')
-    expect(await page.locator('#announcement').textContent()).toBe(asking.ask_slots[0]!.message)
+    const { message, options } = asking.ask_slots[0]!
+    expect(await told()).toEqual([
+      ...['One moment', 'Reading your message', expect.stringMatching(/^\d products may fit$/) as string],
+      ...[message, `Answers to choose from: ${options.join('; ')}.`],
+    ])
+    // It is found in the conversation, and nowhere else.
+    await page.locator('[aria-live]:empty').waitFor({ state: 'attached' })
+    expect(await page.locator('.reply').textContent()).toContain(`Assistant: ${message}`)
     await keepScreenshot(page, 'shopping-assistant-question')
     await page.getByRole('button', { name: '5 to 10' }).click()
     await page.locator('.message.user').filter({ hasText: '5 to 10' }).waitFor()
@@ -122,6 +157,7 @@ describe.skipIf(!hasBrowser)('the page', () => {
     const payloads = { classify_and_assess: { ...asking, ask_slots: [] }, generate_final_answer_unified: recommending }
     const model = pausing(payloads, ['empty first', 'Sturdy', 'made for', 'to drink'])
     const { page } = await open(model.provider)
+    const told = await listen(page)
     await page.getByLabel('Your message').fill('Vegan chips for a party of eight')
     await page.getByLabel('Your message').press('Enter')
     await page.locator('.text.writing').filter({ hasText: 'The plain bag' }).waitFor()
@@ -141,6 +177,10 @@ describe.skipIf(!hasBrowser)('the page', () => {
     model.goOn()
     await page.locator('#send').waitFor()
     expect(await page.getByRole('list', { name: 'Products' }).getByRole('listitem').count()).toBe(3)
+    expect((await told()).slice(-2)).toEqual([
+      expect.stringMatching(/^Products: Sea Salt Sharing Bag, 500 g, €3.49; .*; .*\.$/) as string,
+      `Answers to choose from: ${recommending.quick_replies.join('; ')}.`,
+    ])
     await keepScreenshot(page, 'shopping-assistant-products')
     const before = await page.locator('#messages').textContent()
 
@@ -155,13 +195,20 @@ describe.skipIf(!hasBrowser)('the page', () => {
   test('stop keeps nothing, gives the message back, and the next one is answered', async () => {
     const model = pausing({ classify_and_assess: asking }, ['are coming'])
     const { page } = await open(model.provider)
+    const told = await listen(page)
     await page.getByLabel('Your message').fill('Chips')
     await page.getByLabel('Your message').press('Enter')
     await page.locator('.text.writing').waitFor()
     await page.getByRole('button', { name: 'Stop' }).click()
     await page.locator('.note').filter({ hasText: 'Stopped. Nothing of it was kept.' }).waitFor()
     expect(await page.getByLabel('Your message').inputValue()).toBe('Chips')
-    expect(await page.locator('#announcement').textContent()).toContain('Stopped')
+    expect((await told()).at(-1)).toContain('Stopped')
+    for (const colorScheme of ['light', 'dark'] as const) {
+      await page.emulateMedia({ colorScheme })
+      expect(await contrastOf(page, '.user.dropped')).toBeGreaterThanOrEqual(4.5)
+      expect(await contrastOf(page, '.assistant.dropped')).toBeGreaterThanOrEqual(4.5)
+    }
+    await page.emulateMedia({ colorScheme: 'light' })
     await keepScreenshot(page, 'shopping-assistant-stopped')
     model.goOn()
     await page.getByRole('button', { name: 'Send' }).click()
@@ -218,7 +265,7 @@ describe.skipIf(!hasBrowser)('the page', () => {
     await ask(page, evil)
     await page.locator('.options button').waitFor()
     expect(await page.locator(`${bubbles} p`).allTextContents()).toEqual(evil.split('\n\n'))
-    expect(await page.locator('.message.user').textContent()).toBe(evil.replace('\n\n', '  '))
+    expect(await page.locator('.message.user').textContent()).toBe(`You: ${evil.replace('\n\n', '  ')}`)
     expect(await page.locator('main img, main script').count()).toBe(0)
     expect(await page.content()).not.toContain('SECRET')
     expect(await page.title()).toBe('Shopping assistant')
@@ -243,6 +290,42 @@ describe.skipIf(!hasBrowser)('the page', () => {
     await page.locator('#send').waitFor()
     await other.reload()
     await other.getByText('How many people').first().waitFor()
+  })
+
+  test('a tab that fell behind answers nothing, and shows how the conversation stands', async () => {
+    const { page, address } = await open(simulated(), {}, /409/)
+    await choose(page, 'Chips for a party')
+    const other = await page.context().newPage()
+    await other.goto(address)
+    await choose(other, '5 to 10')
+    await choose(page, '2 to 4')
+    expect(await page.locator('.note').textContent()).toContain('went on elsewhere')
+    expect(await page.locator('.message.user').allTextContents()).toEqual(['You: Chips for a party', 'You: 5 to 10'])
+    await choose(page, 'Vegan')
+    // Who comes back to a tab finds what was said in another.
+    expect(await other.locator('.card').count()).toBe(0)
+    await other.evaluate(() => document.dispatchEvent(new Event('visibilitychange')))
+    await other.locator('.card').first().waitFor()
+  })
+
+  test('choices are there again after an answer that failed, and the focus stays where it is', async () => {
+    const { page } = await open()
+    await choose(page, 'Chips for a party')
+    await page.route('**/rs/chat/stream', (route) =>
+      route.fulfill({ status: 200, contentType: 'text/event-stream', body: '' }),
+    )
+    await choose(page, '5 to 10')
+    await page.locator('.note').waitFor()
+    await page.getByRole('button', { name: '5 to 10' }).waitFor()
+    expect(await page.evaluate(() => document.activeElement?.id)).toBe('message')
+    await page.unroute('**/rs/chat/stream')
+    await page.getByLabel('Your message').fill('2 to 4')
+    await page.getByLabel('Your message').press('Enter')
+    await page.locator('#new').focus()
+    await page.getByRole('button', { name: 'Vegan', exact: true }).waitFor()
+    await page.locator('#send').waitFor()
+    expect(await page.evaluate(() => document.activeElement?.id)).toBe('new')
+    expect(await page.getByRole('button', { name: '5 to 10' }).count()).toBe(0)
   })
 
   test('a model that is down is an apology, a server that is gone a reason', async () => {

@@ -5,7 +5,7 @@ import { pathToFileURL } from 'node:url'
 import { anthropic } from 'fieldstream/anthropic'
 import { type Recording, replayFetch, simulate } from 'fieldstream/testing'
 import { Keyv } from 'keyv'
-import { describe, expect, onTestFinished, test } from 'vitest'
+import { describe, expect, onTestFinished, test, vi } from 'vitest'
 import products from '../../examples/shopping-assistant/catalogue.json' with { type: 'json' }
 import type { ChatEvents, ChatMessage, TextDelta } from '../../examples/shopping-assistant/events.ts'
 import { type Options, start } from '../../examples/shopping-assistant/server.ts'
@@ -17,6 +17,13 @@ import { collect } from '../support.ts'
 import { hasRedis, startRedis } from '../redis-server.ts'
 
 type Received = { [Name in keyof ChatEvents]: { event: Name; data: ChatEvents[Name] } }[keyof ChatEvents]
+
+/** What a search waits for. */
+const shelf = vi.hoisted(() => ({ opens: Promise.resolve(undefined) }))
+vi.mock(import('../../examples/shopping-assistant/catalogue.ts'), async (original) => {
+  const catalogue = await original()
+  return { ...catalogue, search: (...asked) => shelf.opens.then(() => catalogue.search(...asked)) }
+})
 
 const id = 'session-of-a-test'
 
@@ -95,6 +102,17 @@ async function idle(address: string): Promise<void> {
 
 function dataOf<Name extends keyof ChatEvents>(events: readonly Received[], name: Name): ChatEvents[Name][] {
   return events.filter(({ event }) => event === name).map(({ data }) => data as ChatEvents[Name])
+}
+
+/** A store that tells when something is to be saved, and takes a moment to do it. */
+function slowStore(onSet: (value: undefined) => void) {
+  const entries = new Map<string, unknown>()
+  const set = async (key: string, value: unknown): Promise<void> => {
+    onSet(undefined)
+    await new Promise((resolve) => setTimeout(resolve, 20))
+    entries.set(key, value)
+  }
+  return Object.assign(new Map<string, unknown>(), { get: (key: string) => entries.get(key), set })
 }
 
 /** The names of the events in their order, what repeats named once. */
@@ -251,6 +269,16 @@ describe('a turn', () => {
     expect(searched).toBeLessThan(events.findIndex(({ event }) => event === 'ask_message_delta'))
   })
 
+  test('a search that takes longer than the question is not spoken of any more', async () => {
+    const { promise, resolve } = Promise.withResolvers<undefined>()
+    shelf.opens = promise
+    onTestFinished(() => void (shelf.opens = Promise.resolve(undefined)))
+    const { provider } = scriptedModel({ classify_and_assess: [asking] })
+    const { address } = await open({ provider, sessions: new Keyv<Session>({ store: slowStore(resolve) }) })
+    const events = await chat(address, 'Chips')
+    expect(dataOf(events, 'status').map(({ stage }) => stage)).toEqual(['classifying'])
+  })
+
   test('without a stream the same is asked for in one piece', async () => {
     const { provider, requests } = scriptedModel({
       classify_and_assess: [planning],
@@ -286,6 +314,23 @@ describe('questions', () => {
     expect(messages.length).toBe(2 * (answers.length + 1))
     expect(messages.at(-1)!.text).toContain(answers.join(', ').toLowerCase())
     expect(messages.at(-1)!.product_cards!.length).toBeGreaterThan(0)
+  })
+
+  test('what holds for the whole domain is known in its next category, and what does not is asked to fit', async () => {
+    const { address } = await open()
+    const asked: (string | undefined)[] = []
+    for (const message of [
+      ...['Chips for a party', '5 to 10', 'And coffee', 'Vegan', 'Something sweet'],
+      ...['A shampoo', 'Dry', 'Repair', 'Unscented', 'Premium', 'And toothpaste', 'Sensitive', 'Whitening', 'Mint'],
+    ]) {
+      const [complete] = dataOf(await chat(address, message), 'classification_complete')
+      asked.push(complete!.ask_slots[0]?.slot)
+      if (message === 'And toothpaste') expect(complete!.ask_slots[0]!.message).toContain('teeth')
+    }
+    expect(asked).toEqual([
+      ...['people', 'diet', 'diet', undefined, undefined],
+      ...['type', 'concern', 'scent', 'budget', undefined, 'type', 'concern', 'scent', undefined],
+    ])
   })
 
   test('a question in between leaves the one before open', async () => {
@@ -349,6 +394,21 @@ describe('a model that fails', () => {
     // The next one streams again.
     expect(dataOf(await chat(address, 'Hm?'), 'end')[0]!.saved).toBe(true)
     expect((requests[2]!.body as { stream?: boolean }).stream).toBe(true)
+  })
+
+  test('what was complete before the final answer broke is told once', async () => {
+    const { provider } = scriptedModel(
+      { classify_and_assess: [planning], generate_final_answer_unified: [recommending] },
+      (recording) => ((recording.body as string).includes('generate_final_answer') ? cut(0.97)(recording) : recording),
+    )
+    const { address, lines } = await open({ provider })
+    const events = await chat(address, 'Chips')
+    expect(lines).toEqual([expect.stringContaining('stream_truncated')])
+    const deltas = dataOf(events, 'final_answer.delta')
+    expect(deltas.filter(({ complete }) => complete).map(({ part }) => part)).toEqual([1, 2, 3])
+    expect(dataOf(events, 'final_answer.product_id').length).toBe(2)
+    expect(dataOf(events, 'final_answer.product_card').map(({ id }) => id)).toEqual(['snacks-01', 'snacks-03'])
+    expect(dataOf(events, 'final_answer.quick_reply')).toEqual([{ text: 'Something cheaper' }, { text: 'A dip too' }])
   })
 
   test('where that fails too there is a canned answer, and what was asked before stays open', async () => {
@@ -456,6 +516,25 @@ describe('leaving', () => {
     ])
   })
 
+  test('an answer to what another tab was asked before is not taken for one to what is asked now', async () => {
+    const { address } = await open()
+    const stale = { session_id: id, message: '5 to 10', turn: 2 }
+    await chat(address, 'Chips for a party')
+    await (await send(address, stale)).text()
+    for (const path of ['/rs/chat/stream', '/rs/chat']) {
+      const refused = await send(address, stale, { path })
+      expect([refused.status, await refused.json()]).toEqual([
+        409,
+        { error: 'This conversation went on elsewhere. Here it is as it stands now.' },
+      ])
+    }
+    const answered: unknown = await (
+      await send(address, { ...stale, message: 'Vegan', turn: 4 }, { path: '/rs/chat' })
+    ).json()
+    expect(answered).toMatchObject({ outcome: 'answered', saved: true })
+    expect((await saved(address)).messages.length).toBe(6)
+  })
+
   test('of two messages at the very same time one is refused', async () => {
     const { address } = await open({ provider: simulatedModel(2) })
     const responses = await Promise.all(
@@ -485,8 +564,8 @@ test('two hundred customers at a time each get their own answer', async () => {
 })
 
 test.each([
-  ['no JSON', '{"session_id"', 'object'],
-  ['nothing', '', 'object'],
+  ['no JSON', '{"session_id"', 'The body is not JSON.'],
+  ['nothing', '', 'The body is not JSON.'],
   ['a list', [], 'object'],
   ['no message', { session_id: id }, 'message'],
   ['an empty message', { session_id: id, message: '  ' }, 'message'],
@@ -557,8 +636,7 @@ describe('sessions', () => {
         throw new Error('the disk is gone')
       },
     })
-    const sessions = new Keyv<Session>({ store, throwOnErrors: true })
-    return sessions.on('error', () => undefined)
+    return new Keyv<Session>({ store, throwOnErrors: true })
   }
 
   test('that cannot be read are not taken for new ones', async () => {
@@ -592,6 +670,42 @@ describe('sessions', () => {
     await close()
     const { address: other } = await open({ sessions: openSessions(url) })
     expect((await saved(other)).messages.map(({ role }) => role)).toEqual(['user', 'assistant', 'user', 'assistant'])
+  })
+})
+
+describe.skipIf(!hasRedis)('a Redis', () => {
+  async function expectRefusal(address: string) {
+    // The second finds the session free.
+    for (let i = 0; i < 2; i++) {
+      const response = await send(address, { session_id: id, message: 'Chips' })
+      expect([response.status, await response.json()]).toEqual([
+        503,
+        { error: 'Conversations cannot be read at present.' },
+      ])
+    }
+  }
+
+  test('that is down is a reason, and a line in the log', async () => {
+    const redis = await startRedis()
+    await redis.stop()
+    const { address, lines } = await open({ sessions: openSessions(redis.url, 600) })
+    await expectRefusal(address)
+    expect(lines.filter((line) => line.startsWith('session not read')).length).toBe(2)
+    // Not each attempt to reach it.
+    const faults = lines.filter((line) => line.startsWith('sessions: '))
+    expect(faults[0]).toContain('ECONNREFUSED')
+    expect(faults.filter((fault, i) => fault === faults[i - 1])).toEqual([])
+  })
+
+  test.each(['hangs', 'goes away'])('that %s later is one too', async (what) => {
+    const redis = await startRedis()
+    onTestFinished(() => redis.stop())
+    const { address, lines } = await open({ sessions: openSessions(redis.url, 100) })
+    expect(dataOf(await chat(address, 'Chips'), 'end')[0]!.saved).toBe(true)
+    if (what === 'hangs') await redis.connect().client('PAUSE', 60_000)
+    else await redis.stop()
+    await expectRefusal(address)
+    expect(lines.join()).toContain('session not read')
   })
 })
 
