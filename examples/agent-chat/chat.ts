@@ -4,10 +4,14 @@ import { z } from 'zod'
 import type { Agent } from './agents.ts'
 import { framesOf, type Run, startRun } from './answer.ts'
 import { textOf } from './chunks.ts'
-import type { Messages } from './messages.ts'
+import { interrupted, type Messages, saidOf } from './messages.ts'
 import { type ChatMessage, clientFrame, type ClientFrame, type ServerFrame } from './protocol.ts'
 
 type FrameOf<Type extends ClientFrame['type']> = Extract<ClientFrame, { readonly type: Type }>
+
+const serverStops = 'the server stops'
+/** A crash loses no more than was written within this time. */
+const saveEveryMs = 1000
 
 /** An answer that is being written. */
 interface Answer {
@@ -66,7 +70,7 @@ export class Chat {
   /** Stops all answers, and keeps what there is of them. */
   async close(): Promise<void> {
     const answers = [...this.#answers.values()]
-    for (const { run } of answers) run.abort('the server stops')
+    for (const { run } of answers) run.abort(serverStops)
     await Promise.all(answers.map(({ saved }) => saved))
   }
 
@@ -90,8 +94,10 @@ export class Chat {
     const known = found?.conversation_id === conversation_id ? found : undefined
     if (known) this.#show(client, known, seen!.seq)
     for (const message of this.#messages.after(conversation_id, known?.message_id)) {
-      void client.send({ type: 'message_new', message })
-      if (message.status === 'streaming') this.#show(client, message, 0)
+      if (message.status === 'streaming') {
+        void client.send({ type: 'message_new', message: { ...message, content: '' } }) // its chunks follow
+        this.#show(client, message, 0)
+      } else void client.send({ type: 'message_new', message })
     }
   }
 
@@ -131,7 +137,7 @@ export class Chat {
   }
 
   async #save(run: Run, placeholder: ChatMessage): Promise<ChatMessage> {
-    const { said, ...end } = await read(run)
+    const { said, ...end } = await read(run, (content) => this.#messages.update({ ...placeholder, content }, []))
     const message = { ...placeholder, ...end }
     try {
       this.#messages.update(message, said)
@@ -178,18 +184,37 @@ export class Chat {
   }
 }
 
-/** Reads an answer to its end, for the message that is kept of it. */
-async function read(run: Run): Promise<Pick<ChatMessage, 'content' | 'status' | 'error'> & { said: Message[] }> {
+/** Reads an answer to its end, for the message that is kept of it; `saveSoFar` gets its text now and then. */
+async function read(
+  run: Run,
+  saveSoFar: (content: string) => void,
+): Promise<Pick<ChatMessage, 'content' | 'status' | 'error'> & { said: readonly Message[] }> {
   let content = ''
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const onTimer = (): void => {
+    timer = undefined
+    try {
+      saveSoFar(content)
+    } catch (problem) {
+      console.error(problem)
+    }
+  }
   try {
-    for await (const event of run.subscribe()) content += textOf(event)
-    return { content, status: 'complete', said: [...(await run.final()).messages] }
+    for await (const event of run.subscribe()) {
+      content += textOf(event)
+      timer ??= setTimeout(onTimer, saveEveryMs)
+    }
+    return { content, status: 'complete', said: (await run.final()).messages }
   } catch (cause) {
-    // The next answer is to know what the user saw of this one.
-    const said: Message[] = content === '' ? [] : [{ role: 'assistant', content }]
-    if (cause instanceof AbortedError) return { content, status: 'cancelled', said }
+    const said = saidOf(content)
+    if (cause instanceof AbortedError)
+      return cause.reason === serverStops
+        ? { content, status: 'failed', error: interrupted, said }
+        : { content, status: 'cancelled', said }
     const error = isLLMError(cause) ? { code: cause.code, message: cause.message } : { code: 'internal', message: '' }
     return { content, status: 'failed', error, said }
+  } finally {
+    clearTimeout(timer)
   }
 }
 

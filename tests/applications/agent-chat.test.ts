@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { cpSync, mkdtempSync, rmSync } from 'node:fs'
 import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -95,6 +95,17 @@ function idOf({ frames }: Client): string {
 const question = (agent: string, content: string, conversation_id = 'c') =>
   ({ type: 'message', conversation_id, agent, content }) as const
 const trains = question('planner', 'Trains from Vienna to Rome?')
+
+/** What is saved of answers in a folder, read from a copy of it: a reader counts as the next process. */
+function contentsIn(folder: string): string[] {
+  const copy = mkdtempSync(join(tmpdir(), 'agent-chat-'))
+  cpSync(folder, copy, { recursive: true })
+  const messages = new Messages(join(copy, 'messages.sqlite'))
+  const contents = messages.after('c').map(({ content }) => content)
+  messages.close()
+  rmSync(copy, { recursive: true })
+  return contents
+}
 
 /** A simulated planner that writes `chunks` pieces, and then waits for `goOn`. */
 function pausing(chunks: number): {
@@ -283,24 +294,38 @@ describe('an answer that does not end well', () => {
     await after.until(() => after.said.length === 2)
     expect(after.said[1]).toMatchObject({
       type: 'message_new',
-      message: { status: 'cancelled', content: joined(before) },
+      message: { status: 'failed', error: { code: 'interrupted' }, content: joined(before) },
     })
   })
 
-  test('is marked as such where the process died', async () => {
-    const folder = mkdtempSync(join(tmpdir(), 'agent-chat-'))
-    const left = new Messages(join(folder, 'messages.sqlite'))
-    const common = { conversation_id: 'c', agent: 'planner', content: '', created_at: new Date(0).toISOString() }
-    left.add({ ...common, message_id: 'm', role: 'assistant', status: 'streaming' }, [])
-    left.close()
-    const client = await (await serve({ folder })).connect()
-    client.send({ type: 'join', conversation_id: 'c' })
-    await client.until((frame) => frame.type === 'message_new')
-    expect(client.said).toMatchObject([
-      { message: { message_id: 'm', status: 'failed', error: { code: 'interrupted' } } },
-    ])
-    client.send(trains)
-    expect(await updateOf(client)).toMatchObject({ status: 'complete' })
+  test('is kept where the process died, and known to the next one', async () => {
+    const [folder, left] = [0, 1].map(() => mkdtempSync(join(tmpdir(), 'agent-chat-'))) as [string, string]
+    const { fetchFor } = pausing(20)
+    const server = await serve({ fetchFor, folder })
+    const before = await server.connect()
+    before.send(trains)
+    await before.until(() => joined(before).length > 40)
+    await expect.poll(() => contentsIn(folder)[1], { timeout: 5000 }).toMatch(/^word 0/)
+    cpSync(folder, left, { recursive: true })
+    // Who comes only now gets the text once.
+    const late = await server.connect()
+    late.send({ type: 'join', conversation_id: 'c' })
+    await expect.poll(() => late.said).toEqual(before.said)
+
+    const bodies: unknown[] = []
+    const spying: FetchFor = () => (input, init) => {
+      bodies.push(init?.body)
+      return instant('planner')!(input, init)
+    }
+    const after = await (await serve({ folder: left, fetchFor: spying })).connect()
+    after.send({ type: 'join', conversation_id: 'c' })
+    await after.until(() => after.said.length === 2)
+    expect(after.said[1]).toMatchObject({
+      message: { status: 'failed', error: { code: 'interrupted' }, content: joined(before) },
+    })
+    after.send(question('planner', 'Go on'))
+    expect(await updateOf(after)).toMatchObject({ status: 'complete' })
+    expect(bodies[0]).toContain(joined(before))
   })
 })
 
