@@ -27,6 +27,8 @@ class MessageView {
   seq = 0
   /** Whether the server is not known to have it. */
   isSending: boolean
+  /** Whether the user wants no more of it, which the server is not known to have heard. */
+  isStopping = false
   readonly item = element('li')
   readonly #by = element('p', 'by')
   readonly #content = element('div')
@@ -78,8 +80,13 @@ class MessageView {
     this.#content.textContent = isThinking ? `${name} is thinking…` : shown
     this.#content.hidden = !isWriting && shown === ''
     this.#note.className = `note ${status}`
-    this.#note.textContent =
-      status === 'cancelled' ? 'Stopped.' : status === 'failed' ? `The answer broke off. ${error?.message ?? ''}` : ''
+    const notes = {
+      streaming: this.isStopping ? 'Stopping…' : '',
+      complete: '',
+      cancelled: 'Stopped.',
+      failed: `The answer broke off. ${error?.message ?? ''}`,
+    }
+    this.#note.textContent = notes[status]
     this.#note.hidden = this.#note.textContent === ''
     if (!isWriting) for (const { row } of this.#tools.values()) row.remove()
   }
@@ -132,10 +139,10 @@ function writing(): MessageView | undefined {
 }
 
 function showState(): void {
-  const isWriting = writing() !== undefined
+  const answer = writing()
   byId('empty').hidden = views.size > 0
-  byId('send').hidden = isWriting
-  byId('stop').hidden = !isWriting
+  byId('send').hidden = answer !== undefined && isOpen()
+  byId('stop').hidden = answer === undefined || answer.isStopping
 }
 
 function complain(problem: string): void {
@@ -234,7 +241,10 @@ function connect(): void {
     const last = [...views.values()].findLast(({ isSending }) => !isSending)
     const seen = last && { message_id: last.message.message_id, seq: last.seq }
     send({ type: 'join', conversation_id: conversation, ...(seen && { seen }) })
-    if (unsent) send(unsent)
+    const answer = writing()
+    if (answer?.isStopping) sendStop(answer)
+    sendUnsent()
+    showState()
   }
   opened.onmessage = ({ data }) => {
     if (opened === socket) keepAtBottom(() => receive(JSON.parse(data as string) as ServerFrame))
@@ -245,11 +255,25 @@ function connect(): void {
     const delay = Math.min(500 * 2 ** failures++, 15_000) * (0.5 + Math.random() / 2)
     byId('connection').textContent = `Connection lost. Trying again in ${Math.ceil(delay / 1000)} s…`
     retryTimer = setTimeout(connect, delay)
+    showState()
   }
 }
 
+function isOpen(): boolean {
+  return socket.readyState === WebSocket.OPEN
+}
+
 function send(frame: ClientFrame): void {
-  if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(frame))
+  if (isOpen()) socket.send(JSON.stringify(frame))
+}
+
+function sendStop({ message }: MessageView): void {
+  send({ type: 'stream_cancel', message_id: message.message_id })
+}
+
+/** A question that was asked without a connection waits until the page knows that the answer before it is over. */
+function sendUnsent(): void {
+  if (unsent && !writing()) send(unsent)
 }
 
 function receive(frame: ServerFrame): void {
@@ -272,6 +296,7 @@ function receive(frame: ServerFrame): void {
       if (message.status === 'streaming') waitingSince.set(message.agent, performance.now())
       else if (message.role === 'assistant') waitingSince.delete(message.agent)
       put(message)
+      if (frame.type === 'message_update') sendUnsent()
       showLatency()
       return
     }
@@ -291,7 +316,7 @@ function receive(frame: ServerFrame): void {
       // Given back, to be sent again.
       views.get(unsent.message_id)?.item.remove()
       views.delete(unsent.message_id)
-      text.value = unsent.content
+      text.value = [unsent.content, text.value].filter(Boolean).join('\n')
       unsent = undefined
       showState()
       return
@@ -303,7 +328,10 @@ function receive(frame: ServerFrame): void {
 // ----------------------------------------------------------------------------------------------------------------- user
 
 function ask(content: string): void {
-  if (content === '' || unsent || writing()) return
+  if (content === '') return
+  if (unsent) return complain('Your last question still waits to be sent.')
+  if (writing() && isOpen())
+    return complain('The answer before this one is still being written. Wait for it, or stop it.')
   complain('')
   const frame = {
     type: 'message',
@@ -315,14 +343,19 @@ function ask(content: string): void {
   unsent = frame
   put({ ...frame, role: 'user', status: 'complete', created_at: new Date().toISOString() }, true)
   scrollTo(0, document.documentElement.scrollHeight)
-  send(frame)
+  sendUnsent()
   text.value = ''
   text.focus()
 }
 
 function stop(): void {
   const view = writing()
-  if (view) send({ type: 'stream_cancel', message_id: view.message.message_id })
+  if (view) {
+    view.isStopping = true
+    view.show()
+    sendStop(view)
+    showState()
+  }
   text.focus()
 }
 
@@ -337,7 +370,7 @@ text.onkeydown = (event) => {
   ask(text.value.trim())
 }
 addEventListener('keydown', (event) => {
-  if (event.key === 'Escape') stop()
+  if (event.key === 'Escape' && !event.isComposing) stop()
 })
 byId('new').onclick = () => (location.hash = crypto.randomUUID())
 addEventListener('online', connect)
