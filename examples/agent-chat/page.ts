@@ -41,7 +41,7 @@ class MessageView {
   constructor(message: ChatMessage, isSending = false) {
     this.message = message
     this.isSending = isSending
-    if (message.role === 'assistant') this.item.append(this.#by)
+    this.item.append(message.role === 'assistant' ? this.#by : element('span', 'unseen', 'You: '))
     this.item.append(this.#content, this.#note)
     this.show()
   }
@@ -167,8 +167,9 @@ function showAgents(described: readonly AgentDescription[]): void {
     card.id = `agent-${id}`
     const input = element('input')
     Object.assign(input, { type: 'radio', name: 'agent', value: id, checked: agents.size === 1 })
-    const time = element('span', 'time', 'First byte: ')
-    time.append(element('b'))
+    card.title = task
+    const time = element('span', 'time')
+    time.append(element('span', 'what', 'First byte: '), element('b'))
     const bar = element('progress')
     bar.ariaHidden = 'true'
     card.append(
@@ -193,22 +194,33 @@ function showAgents(described: readonly AgentDescription[]): void {
   for (const view of views.values()) view.show()
 }
 
+function inMs(time: number | undefined): string {
+  return time === undefined ? '–' : `${Math.round(time)} ms`
+}
+
+/** What was measured, as a table. */
+function showMeasured(): void {
+  byId('limit').textContent = inMs(limitMs)
+  const rows = Array.from(agents.values(), ({ id, name }) => {
+    const { first_byte_ms, first_byte_median_ms, chunk_p95_ms, alerts = 0 } = latencies.get(id) ?? {}
+    const row = element('tr')
+    const head = element('th', '', name)
+    head.scope = 'row'
+    const cells = [...[first_byte_ms, first_byte_median_ms, chunk_p95_ms].map(inMs), `${alerts}×`]
+    row.append(head, ...cells.map((cell) => element('td', '', cell)))
+    return row
+  })
+  byId('measured').replaceChildren(...rows)
+}
+
 function showLatency(): void {
   const now = performance.now()
-  for (const { id, task } of agents.values()) {
-    const { first_byte_ms, first_byte_median_ms, chunk_p95_ms, alerts = 0 } = latencies.get(id) ?? {}
+  for (const id of agents.keys()) {
+    const { first_byte_ms, alerts = 0 } = latencies.get(id) ?? {}
     const time = waitingSince.has(id) ? now - waitingSince.get(id)! : (waited.get(id) ?? first_byte_ms)
     const card = byId(`agent-${id}`)
-    card.title = [
-      task,
-      `⚠ how often its first byte took more than ${limitMs} ms`,
-      first_byte_median_ms !== undefined && `median ${Math.round(first_byte_median_ms)} ms`,
-      chunk_p95_ms !== undefined && `then a chunk within ${Math.round(chunk_p95_ms)} ms (95 %)`,
-    ]
-      .filter(Boolean)
-      .join('\n')
     card.classList.toggle('slow', time !== undefined && time > limitMs)
-    card.querySelector('.time b')!.textContent = time === undefined ? '–' : `${Math.round(time)} ms`
+    card.querySelector('.time b')!.textContent = inMs(time)
     card.querySelector('.alerts')!.textContent = alerts > 0 ? `⚠ ${alerts}×` : ''
     card.querySelector('progress')!.value = Math.min((time ?? 0) / (2 * limitMs), 1)
   }
@@ -237,6 +249,7 @@ function connect(): void {
   socket = opened
   opened.onopen = () => {
     failures = 0
+    document.body.classList.remove('lost')
     byId('connection').textContent = 'Connected'
     const last = [...views.values()].findLast(({ isSending }) => !isSending)
     const seen = last && { message_id: last.message.message_id, seq: last.seq }
@@ -253,6 +266,7 @@ function connect(): void {
     if (opened !== socket) return
     // All who were cut off at once should not come back at once.
     const delay = Math.min(500 * 2 ** failures++, 15_000) * (0.5 + Math.random() / 2)
+    document.body.classList.add('lost')
     byId('connection').textContent = `Connection lost. Trying again in ${Math.ceil(delay / 1000)} s…`
     retryTimer = setTimeout(connect, delay)
     showState()
@@ -281,12 +295,14 @@ function receive(frame: ServerFrame): void {
     case 'agents':
       limitMs = frame.limit_ms
       showAgents(frame.agents)
+      showMeasured()
       showLatency()
       showState()
       return
     case 'latency':
       for (const { agent, runs } of frame.agents) if (runs !== latencies.get(agent)?.runs) waited.delete(agent)
       latencies = new Map(frame.agents.map((latency) => [latency.agent, latency]))
+      showMeasured()
       showLatency()
       return
     case 'message_new':
@@ -370,7 +386,8 @@ text.onkeydown = (event) => {
   ask(text.value.trim())
 }
 addEventListener('keydown', (event) => {
-  if (event.key === 'Escape' && !event.isComposing) stop()
+  // Escape also ends the choice of an input method, and closes the table.
+  if (event.key === 'Escape' && !event.isComposing && !byId('latency').matches(':popover-open')) stop()
 })
 byId('new').onclick = () => (location.hash = crypto.randomUUID())
 addEventListener('online', connect)

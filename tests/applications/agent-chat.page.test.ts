@@ -80,6 +80,9 @@ describe.skipIf(!hasBrowser)('the page of the agents', () => {
     expect(await page.locator('.tool').count()).toBe(0)
     await page.locator('.agent', { hasText: /First byte: \d+ ms/ }).waitFor()
     await keepScreenshot(page, 'agent-chat-done')
+    await page.getByRole('button', { name: 'Latency' }).click()
+    await page.getByRole('row', { name: /^Planner( \d+ ms){3} 1×$/ }).waitFor()
+    await keepScreenshot(page, 'agent-chat-latency')
   })
 
   test('is used with the keyboard alone', async () => {
@@ -116,6 +119,10 @@ describe.skipIf(!hasBrowser)('the page of the agents', () => {
     expect(await page.locator(answers).textContent()).toBe(kept)
     await ask(page, 'Trains from Rome to Vienna?')
     await page.getByText('find_trains: asking ÖBB').waitFor()
+    await page.evaluate(() => dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', isComposing: true })))
+    await page.getByRole('button', { name: 'Latency' }).click()
+    await page.keyboard.press('Escape') // closes the table
+    expect(await page.getByRole('button', { name: 'Stop' }).isVisible()).toBe(true)
     await page.keyboard.press('Escape')
     await expect.poll(() => page.getByText('Stopped.').count()).toBe(2)
   })
@@ -218,7 +225,7 @@ describe.skipIf(!hasBrowser)('the page of the agents', () => {
     const page = await browser.open(address, { ...phone, colorScheme: 'dark' })
     await ask(page, '<i>Hello</i> & goodbye')
     await page.getByText('The answer broke off.').waitFor()
-    expect(await page.locator('.message.user').textContent()).toBe('<i>Hello</i> & goodbye')
+    expect(await page.locator('.message.user').textContent()).toBe('You: <i>Hello</i> & goodbye')
     expect(await page.locator(answers).textContent()).toContain(
       '<img src=x onerror="document.title=1"> and <b>bold</b>',
     )
@@ -231,5 +238,16 @@ describe.skipIf(!hasBrowser)('the page of the agents', () => {
     expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(390)
     await page.evaluate(() => scrollTo(0, 0))
     await keepScreenshot(page, 'agent-chat-phone-dark')
+    for (const width of [375, 320]) {
+      await page.setViewportSize({ width, height: 640 })
+      const cut = await page
+        .locator('.agent .name, .agent .time')
+        .evaluateAll((parts) =>
+          parts.filter((part) => part.scrollWidth > part.clientWidth).map((part) => part.textContent),
+        )
+      expect(cut).toEqual([])
+      expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(width)
+    }
+    await keepScreenshot(page, 'agent-chat-phone-narrow')
   })
 })
