@@ -328,7 +328,7 @@ function receive(frame: ServerFrame): void {
     }
     case 'error':
       complain(frame.reason)
-      if (!unsent) return
+      if (!unsent || frame.message_id !== unsent.message_id) return
       // Given back, to be sent again.
       views.get(unsent.message_id)?.item.remove()
       views.delete(unsent.message_id)

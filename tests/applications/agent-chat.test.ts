@@ -477,7 +477,7 @@ describe('several who watch', () => {
 
 describe('what is refused', () => {
   test.each([
-    ['no JSON', 'hello', 'bad_request', /Invalid/],
+    ['no JSON', 'hello', 'bad_request', /^The frame is not JSON\.$/],
     ['no frame', '{"type":"shout"}', 'bad_request', /Invalid/],
     ['nothing', JSON.stringify({ ...trains, content: '  ' }), 'bad_request', /content/],
     ['too long a text', JSON.stringify({ ...trains, content: 'x'.repeat(4001) }), 'bad_request', /content/],
@@ -498,17 +498,40 @@ describe('what is refused', () => {
     const client = await (await serve()).connect()
     client.sendText(sent)
     const error = await client.until(({ type }) => type === 'error')
-    expect(error).toEqual({ type: 'error', code, reason: expect.stringMatching(reason) as string })
+    expect(error).toMatchObject({ type: 'error', code, reason: expect.stringMatching(reason) as string })
     client.send(question('packer', 'Hello'))
     await updateOf(client) // and the connection is as good as before
+  })
+
+  test('is named by what it was about, as far as that can be told', async () => {
+    const client = await (await serve()).connect()
+    client.sendText(JSON.stringify({ ...trains, message_id: 'mine', content: '' }))
+    client.sendText(JSON.stringify({ type: 'join', conversation_id: 'c', message_id: '../m', seen: 1 }))
+    await expect.poll(() => client.said).toHaveLength(2)
+    const common = { type: 'error', code: 'bad_request', conversation_id: 'c' }
+    expect(client.said).toEqual([
+      { ...common, message_id: 'mine', reason: expect.stringMatching(/^content: .+$/) as string },
+      { ...common, reason: expect.stringMatching(/^seen: .+$/) as string },
+    ])
+  })
+
+  test('more conversations than one connection can watch', async () => {
+    const client = await (await serve()).connect()
+    for (let i = 0; i <= 100; i++) client.send({ type: 'join', conversation_id: `c${i}` })
+    client.send({ type: 'join', conversation_id: 'c0' })
+    client.send({ ...question('packer', 'Hello'), conversation_id: 'c0' })
+    await updateOf(client)
+    expect(client.said.filter(({ type }) => type === 'error')).toMatchObject([
+      { code: 'bad_request', conversation_id: 'c100' },
+    ])
   })
 
   test('a question while another is answered', async () => {
     const { fetchFor } = pausing(5)
     const client = await (await serve({ fetchFor })).connect()
     client.send(trains)
-    client.send(question('packer', 'Hello'))
-    expect(await client.until(({ type }) => type === 'error')).toMatchObject({ code: 'busy' })
+    client.send({ ...question('packer', 'Hello'), message_id: 'mine' })
+    expect(await client.until(({ type }) => type === 'error')).toMatchObject({ code: 'busy', message_id: 'mine' })
     expect(client.frames.filter(({ type }) => type === 'message_new')).toHaveLength(2)
   })
 
