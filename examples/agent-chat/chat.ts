@@ -1,13 +1,27 @@
 import { AbortedError, isLLMError, type Message } from 'fieldstream'
 import type { WebSocket } from 'ws'
-import { z } from 'zod'
+import { reasonsOf } from '../shared/read-body.ts'
 import type { Agent } from './agents.ts'
 import { framesOf, type Run, startRun } from './answer.ts'
 import { textOf } from './chunks.ts'
-import type { Messages } from './messages.ts'
-import { type ChatMessage, clientFrame, type ClientFrame, type ServerFrame } from './protocol.ts'
+import { interrupted, type Messages, saidOf } from './messages.ts'
+import {
+  type ChatMessage,
+  clientFrame,
+  type ClientFrame,
+  type ErrorFrame,
+  type ServerFrame,
+  subject,
+} from './protocol.ts'
 
 type FrameOf<Type extends ClientFrame['type']> = Extract<ClientFrame, { readonly type: Type }>
+
+const serverStops = 'the server stops'
+/** A crash loses no more than was written within this time. */
+const saveEveryMs = 1000
+const mostConversations = 100
+
+type Refuse = (code: ErrorFrame['code'], reason: string) => void
 
 /** An answer that is being written. */
 interface Answer {
@@ -66,40 +80,44 @@ export class Chat {
   /** Stops all answers, and keeps what there is of them. */
   async close(): Promise<void> {
     const answers = [...this.#answers.values()]
-    for (const { run } of answers) run.abort('the server stops')
+    for (const { run } of answers) run.abort(serverStops)
     await Promise.all(answers.map(({ saved }) => saved))
   }
 
   #receive(client: Client, text: string): void {
-    const { success, data: frame, error } = clientFrame.safeParse(parseJson(text))
+    const json = parseJson(text)
+    const refuse: Refuse = (code, reason) => void client.send({ type: 'error', code, reason, ...subject.parse(json) })
+    if (json === undefined) return refuse('bad_request', 'The frame is not JSON.')
+    const { success, data: frame, error } = clientFrame.safeParse(json)
+    if (!success) return refuse('bad_request', reasonsOf(error))
     try {
-      if (!success) void client.send({ type: 'error', code: 'bad_request', reason: z.prettifyError(error) })
+      if (frame.type === 'stream_cancel') this.#answers.get(frame.message_id)?.run.abort('the user pressed stop')
+      else if (!this.#watch(client, frame.conversation_id))
+        refuse('bad_request', `A connection can watch ${mostConversations} conversations.`)
       else if (frame.type === 'join') this.#join(client, frame)
-      else if (frame.type === 'message') this.#answer(client, frame)
-      else this.#answers.get(frame.message_id)?.run.abort('the user pressed stop')
+      else this.#answer(frame, refuse)
     } catch (problem) {
       console.error(problem)
-      void client.send({ type: 'error', code: 'failed', reason: 'The server could not do that. Try again.' })
+      refuse('failed', 'The server could not do that. Try again.')
     }
   }
 
   /** Sends what the client has not seen of a conversation, each message once, and from now on what is said in it. */
   #join(client: Client, { conversation_id, seen }: FrameOf<'join'>): void {
-    this.#watch(client, conversation_id)
     const found = seen && this.#messages.get(seen.message_id)
     const known = found?.conversation_id === conversation_id ? found : undefined
     if (known) this.#show(client, known, seen!.seq)
     for (const message of this.#messages.after(conversation_id, known?.message_id)) {
-      void client.send({ type: 'message_new', message })
-      if (message.status === 'streaming') this.#show(client, message, 0)
+      if (message.status === 'streaming') {
+        void client.send({ type: 'message_new', message: { ...message, content: '' } }) // its chunks follow
+        this.#show(client, message, 0)
+      } else void client.send({ type: 'message_new', message })
     }
   }
 
-  #answer(client: Client, { conversation_id, agent: agentId, content, message_id }: FrameOf<'message'>): void {
-    const refuse = (code: 'bad_request' | 'busy', reason: string) => void client.send({ type: 'error', code, reason })
+  #answer({ conversation_id, agent: agentId, content, message_id }: FrameOf<'message'>, refuse: Refuse): void {
     const agent = this.#agents.get(agentId)
     if (!agent) return refuse('bad_request', `There is no agent "${agentId}".`)
-    this.#watch(client, conversation_id)
     if (message_id !== undefined && this.#messages.get(message_id)) return // came twice
     if (this.#messages.last(conversation_id)?.status === 'streaming')
       return refuse('busy', 'The answer before this one is still being written.')
@@ -131,7 +149,7 @@ export class Chat {
   }
 
   async #save(run: Run, placeholder: ChatMessage): Promise<ChatMessage> {
-    const { said, ...end } = await read(run)
+    const { said, ...end } = await read(run, (content) => this.#messages.update({ ...placeholder, content }, []))
     const message = { ...placeholder, ...end }
     try {
       this.#messages.update(message, said)
@@ -161,11 +179,15 @@ export class Chat {
     client.following.delete(messageId)
   }
 
-  #watch(client: Client, conversationId: string): void {
+  /** Whether the client watches the conversation now. */
+  #watch(client: Client, conversationId: string): boolean {
+    if (client.conversations.has(conversationId)) return true
+    if (client.conversations.size >= mostConversations) return false
     client.conversations.add(conversationId)
     const watchers = this.#watchers.get(conversationId)
     if (watchers) watchers.add(client)
     else this.#watchers.set(conversationId, new Set([client]))
+    return true
   }
 
   #leave(client: Client): void {
@@ -178,22 +200,41 @@ export class Chat {
   }
 }
 
-/** Reads an answer to its end, for the message that is kept of it. */
-async function read(run: Run): Promise<Pick<ChatMessage, 'content' | 'status' | 'error'> & { said: Message[] }> {
+/** Reads an answer to its end, for the message that is kept of it; `saveSoFar` gets its text now and then. */
+async function read(
+  run: Run,
+  saveSoFar: (content: string) => void,
+): Promise<Pick<ChatMessage, 'content' | 'status' | 'error'> & { said: readonly Message[] }> {
   let content = ''
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const onTimer = (): void => {
+    timer = undefined
+    try {
+      saveSoFar(content)
+    } catch (problem) {
+      console.error(problem)
+    }
+  }
   try {
-    for await (const event of run.subscribe()) content += textOf(event)
-    return { content, status: 'complete', said: [...(await run.final()).messages] }
+    for await (const event of run.subscribe()) {
+      content += textOf(event)
+      timer ??= setTimeout(onTimer, saveEveryMs)
+    }
+    return { content, status: 'complete', said: (await run.final()).messages }
   } catch (cause) {
-    // The next answer is to know what the user saw of this one.
-    const said: Message[] = content === '' ? [] : [{ role: 'assistant', content }]
-    if (cause instanceof AbortedError) return { content, status: 'cancelled', said }
+    const said = saidOf(content)
+    if (cause instanceof AbortedError)
+      return cause.reason === serverStops
+        ? { content, status: 'failed', error: interrupted, said }
+        : { content, status: 'cancelled', said }
     const error = isLLMError(cause) ? { code: cause.code, message: cause.message } : { code: 'internal', message: '' }
     return { content, status: 'failed', error, said }
+  } finally {
+    clearTimeout(timer)
   }
 }
 
-/** `undefined`, which no frame is, for what is no JSON. */
+/** `undefined`, which no frame is, for what is not JSON. */
 function parseJson(text: string): unknown {
   try {
     return JSON.parse(text)

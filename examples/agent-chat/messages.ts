@@ -2,7 +2,12 @@ import { DatabaseSync } from 'node:sqlite'
 import type { Message } from 'fieldstream'
 import type { ChatMessage } from './protocol.ts'
 
-const interrupted = { code: 'interrupted', message: 'The server was stopped while this was being written.' }
+export const interrupted = { code: 'interrupted', message: 'The server was stopped while this was being written.' }
+
+/** What the next answer is to know of one that was not completed: what the user saw of it. */
+export function saidOf(content: string): Message[] {
+  return content === '' ? [] : [{ role: 'assistant', content }]
+}
 
 /** The messages of all conversations, in one SQLite file. */
 export class Messages {
@@ -24,7 +29,8 @@ export class Messages {
     `)
     // Who was writing when the process ended will not go on.
     const left = this.#read("WHERE message ->> 'status' = 'streaming'")
-    for (const message of left) this.update({ ...message, status: 'failed', error: interrupted }, [])
+    for (const message of left)
+      this.update({ ...message, status: 'failed', error: interrupted }, saidOf(message.content))
   }
 
   add(message: ChatMessage, said: readonly Message[]): void {

@@ -27,6 +27,8 @@ class MessageView {
   seq = 0
   /** Whether the server is not known to have it. */
   isSending: boolean
+  /** Whether the user wants no more of it, which the server is not known to have heard. */
+  isStopping = false
   readonly item = element('li')
   readonly #by = element('p', 'by')
   readonly #content = element('div')
@@ -39,7 +41,7 @@ class MessageView {
   constructor(message: ChatMessage, isSending = false) {
     this.message = message
     this.isSending = isSending
-    if (message.role === 'assistant') this.item.append(this.#by)
+    this.item.append(message.role === 'assistant' ? this.#by : element('span', 'unseen', 'You: '))
     this.item.append(this.#content, this.#note)
     this.show()
   }
@@ -78,8 +80,13 @@ class MessageView {
     this.#content.textContent = isThinking ? `${name} is thinking…` : shown
     this.#content.hidden = !isWriting && shown === ''
     this.#note.className = `note ${status}`
-    this.#note.textContent =
-      status === 'cancelled' ? 'Stopped.' : status === 'failed' ? `The answer broke off. ${error?.message ?? ''}` : ''
+    const notes = {
+      streaming: this.isStopping ? 'Stopping…' : '',
+      complete: '',
+      cancelled: 'Stopped.',
+      failed: `The answer broke off. ${error?.message ?? ''}`,
+    }
+    this.#note.textContent = notes[status]
     this.#note.hidden = this.#note.textContent === ''
     if (!isWriting) for (const { row } of this.#tools.values()) row.remove()
   }
@@ -132,10 +139,10 @@ function writing(): MessageView | undefined {
 }
 
 function showState(): void {
-  const isWriting = writing() !== undefined
+  const answer = writing()
   byId('empty').hidden = views.size > 0
-  byId('send').hidden = isWriting
-  byId('stop').hidden = !isWriting
+  byId('send').hidden = answer !== undefined && isOpen()
+  byId('stop').hidden = answer === undefined || answer.isStopping
 }
 
 function complain(problem: string): void {
@@ -160,8 +167,9 @@ function showAgents(described: readonly AgentDescription[]): void {
     card.id = `agent-${id}`
     const input = element('input')
     Object.assign(input, { type: 'radio', name: 'agent', value: id, checked: agents.size === 1 })
-    const time = element('span', 'time', 'First byte: ')
-    time.append(element('b'))
+    card.title = task
+    const time = element('span', 'time')
+    time.append(element('span', 'what', 'First byte: '), element('b'))
     const bar = element('progress')
     bar.ariaHidden = 'true'
     card.append(
@@ -186,22 +194,33 @@ function showAgents(described: readonly AgentDescription[]): void {
   for (const view of views.values()) view.show()
 }
 
+function inMs(time: number | undefined): string {
+  return time === undefined ? '–' : `${Math.round(time)} ms`
+}
+
+/** What was measured, as a table. */
+function showMeasured(): void {
+  byId('limit').textContent = inMs(limitMs)
+  const rows = Array.from(agents.values(), ({ id, name }) => {
+    const { first_byte_ms, first_byte_median_ms, chunk_p95_ms, alerts = 0 } = latencies.get(id) ?? {}
+    const row = element('tr')
+    const head = element('th', '', name)
+    head.scope = 'row'
+    const cells = [...[first_byte_ms, first_byte_median_ms, chunk_p95_ms].map(inMs), `${alerts}×`]
+    row.append(head, ...cells.map((cell) => element('td', '', cell)))
+    return row
+  })
+  byId('measured').replaceChildren(...rows)
+}
+
 function showLatency(): void {
   const now = performance.now()
-  for (const { id, task } of agents.values()) {
-    const { first_byte_ms, first_byte_median_ms, chunk_p95_ms, alerts = 0 } = latencies.get(id) ?? {}
+  for (const id of agents.keys()) {
+    const { first_byte_ms, alerts = 0 } = latencies.get(id) ?? {}
     const time = waitingSince.has(id) ? now - waitingSince.get(id)! : (waited.get(id) ?? first_byte_ms)
     const card = byId(`agent-${id}`)
-    card.title = [
-      task,
-      `⚠ how often its first byte took more than ${limitMs} ms`,
-      first_byte_median_ms !== undefined && `median ${Math.round(first_byte_median_ms)} ms`,
-      chunk_p95_ms !== undefined && `then a chunk within ${Math.round(chunk_p95_ms)} ms (95 %)`,
-    ]
-      .filter(Boolean)
-      .join('\n')
     card.classList.toggle('slow', time !== undefined && time > limitMs)
-    card.querySelector('.time b')!.textContent = time === undefined ? '–' : `${Math.round(time)} ms`
+    card.querySelector('.time b')!.textContent = inMs(time)
     card.querySelector('.alerts')!.textContent = alerts > 0 ? `⚠ ${alerts}×` : ''
     card.querySelector('progress')!.value = Math.min((time ?? 0) / (2 * limitMs), 1)
   }
@@ -230,11 +249,15 @@ function connect(): void {
   socket = opened
   opened.onopen = () => {
     failures = 0
+    document.body.classList.remove('lost')
     byId('connection').textContent = 'Connected'
     const last = [...views.values()].findLast(({ isSending }) => !isSending)
     const seen = last && { message_id: last.message.message_id, seq: last.seq }
     send({ type: 'join', conversation_id: conversation, ...(seen && { seen }) })
-    if (unsent) send(unsent)
+    const answer = writing()
+    if (answer?.isStopping) sendStop(answer)
+    sendUnsent()
+    showState()
   }
   opened.onmessage = ({ data }) => {
     if (opened === socket) keepAtBottom(() => receive(JSON.parse(data as string) as ServerFrame))
@@ -243,13 +266,28 @@ function connect(): void {
     if (opened !== socket) return
     // All who were cut off at once should not come back at once.
     const delay = Math.min(500 * 2 ** failures++, 15_000) * (0.5 + Math.random() / 2)
+    document.body.classList.add('lost')
     byId('connection').textContent = `Connection lost. Trying again in ${Math.ceil(delay / 1000)} s…`
     retryTimer = setTimeout(connect, delay)
+    showState()
   }
 }
 
+function isOpen(): boolean {
+  return socket.readyState === WebSocket.OPEN
+}
+
 function send(frame: ClientFrame): void {
-  if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify(frame))
+  if (isOpen()) socket.send(JSON.stringify(frame))
+}
+
+function sendStop({ message }: MessageView): void {
+  send({ type: 'stream_cancel', message_id: message.message_id })
+}
+
+/** A question that was asked without a connection waits until the page knows that the answer before it is over. */
+function sendUnsent(): void {
+  if (unsent && !writing()) send(unsent)
 }
 
 function receive(frame: ServerFrame): void {
@@ -257,12 +295,14 @@ function receive(frame: ServerFrame): void {
     case 'agents':
       limitMs = frame.limit_ms
       showAgents(frame.agents)
+      showMeasured()
       showLatency()
       showState()
       return
     case 'latency':
       for (const { agent, runs } of frame.agents) if (runs !== latencies.get(agent)?.runs) waited.delete(agent)
       latencies = new Map(frame.agents.map((latency) => [latency.agent, latency]))
+      showMeasured()
       showLatency()
       return
     case 'message_new':
@@ -272,6 +312,7 @@ function receive(frame: ServerFrame): void {
       if (message.status === 'streaming') waitingSince.set(message.agent, performance.now())
       else if (message.role === 'assistant') waitingSince.delete(message.agent)
       put(message)
+      if (frame.type === 'message_update') sendUnsent()
       showLatency()
       return
     }
@@ -287,11 +328,11 @@ function receive(frame: ServerFrame): void {
     }
     case 'error':
       complain(frame.reason)
-      if (!unsent) return
+      if (!unsent || frame.message_id !== unsent.message_id) return
       // Given back, to be sent again.
       views.get(unsent.message_id)?.item.remove()
       views.delete(unsent.message_id)
-      text.value = unsent.content
+      text.value = [unsent.content, text.value].filter(Boolean).join('\n')
       unsent = undefined
       showState()
       return
@@ -303,7 +344,10 @@ function receive(frame: ServerFrame): void {
 // ----------------------------------------------------------------------------------------------------------------- user
 
 function ask(content: string): void {
-  if (content === '' || unsent || writing()) return
+  if (content === '') return
+  if (unsent) return complain('Your last question still waits to be sent.')
+  if (writing() && isOpen())
+    return complain('The answer before this one is still being written. Wait for it, or stop it.')
   complain('')
   const frame = {
     type: 'message',
@@ -315,14 +359,19 @@ function ask(content: string): void {
   unsent = frame
   put({ ...frame, role: 'user', status: 'complete', created_at: new Date().toISOString() }, true)
   scrollTo(0, document.documentElement.scrollHeight)
-  send(frame)
+  sendUnsent()
   text.value = ''
   text.focus()
 }
 
 function stop(): void {
   const view = writing()
-  if (view) send({ type: 'stream_cancel', message_id: view.message.message_id })
+  if (view) {
+    view.isStopping = true
+    view.show()
+    sendStop(view)
+    showState()
+  }
   text.focus()
 }
 
@@ -337,7 +386,8 @@ text.onkeydown = (event) => {
   ask(text.value.trim())
 }
 addEventListener('keydown', (event) => {
-  if (event.key === 'Escape') stop()
+  // Escape also ends the choice of an input method, and closes the table.
+  if (event.key === 'Escape' && !event.isComposing && !byId('latency').matches(':popover-open')) stop()
 })
 byId('new').onclick = () => (location.hash = crypto.randomUUID())
 addEventListener('online', connect)

@@ -21,6 +21,11 @@ export const clientFrame = z.discriminatedUnion('type', [
   z.object({ type: z.literal('stream_cancel'), message_id: id }),
 ])
 
+/** What a frame is about, as far as that can be told of one that is malformed. */
+export const subject = z
+  .object({ conversation_id: id.optional().catch(undefined), message_id: id.optional().catch(undefined) })
+  .catch({})
+
 export type ClientFrame = z.infer<typeof clientFrame>
 
 export interface ChatMessage {
@@ -77,9 +82,16 @@ export interface AgentLatency {
   readonly alerts: number
 }
 
+/** With the ids of the frame that it answers. */
+export interface ErrorFrame extends z.infer<typeof subject> {
+  readonly type: 'error'
+  readonly code: 'bad_request' | 'busy' | 'failed'
+  readonly reason: string
+}
+
 export type ServerFrame =
   | { readonly type: 'agents'; readonly agents: readonly AgentDescription[]; readonly limit_ms: number }
   | { readonly type: 'latency'; readonly agents: readonly AgentLatency[] }
   | { readonly type: 'message_new' | 'message_update'; readonly message: ChatMessage }
   | StreamFrame
-  | { readonly type: 'error'; readonly code: 'bad_request' | 'busy' | 'failed'; readonly reason: string }
+  | ErrorFrame

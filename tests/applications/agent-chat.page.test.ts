@@ -80,6 +80,9 @@ describe.skipIf(!hasBrowser)('the page of the agents', () => {
     expect(await page.locator('.tool').count()).toBe(0)
     await page.locator('.agent', { hasText: /First byte: \d+ ms/ }).waitFor()
     await keepScreenshot(page, 'agent-chat-done')
+    await page.getByRole('button', { name: 'Latency' }).click()
+    await page.getByRole('row', { name: /^Planner( \d+ ms){3} 1×$/ }).waitFor()
+    await keepScreenshot(page, 'agent-chat-latency')
   })
 
   test('is used with the keyboard alone', async () => {
@@ -116,6 +119,10 @@ describe.skipIf(!hasBrowser)('the page of the agents', () => {
     expect(await page.locator(answers).textContent()).toBe(kept)
     await ask(page, 'Trains from Rome to Vienna?')
     await page.getByText('find_trains: asking ÖBB').waitFor()
+    await page.evaluate(() => dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', isComposing: true })))
+    await page.getByRole('button', { name: 'Latency' }).click()
+    await page.keyboard.press('Escape') // closes the table
+    expect(await page.getByRole('button', { name: 'Stop' }).isVisible()).toBe(true)
     await page.keyboard.press('Escape')
     await expect.poll(() => page.getByText('Stopped.').count()).toBe(2)
   })
@@ -162,6 +169,49 @@ describe.skipIf(!hasBrowser)('the page of the agents', () => {
     expect(await page.locator('.message').count()).toBe(4)
   })
 
+  test('stops an answer although the connection is lost, and asks what was asked meanwhile', async () => {
+    const { address } = await serve({ pauseMs: 60_000 })
+    const page = await browser.open(address)
+    await page.clock.install()
+    await ask(page, 'Trains from Paris to Lisbon?')
+    await page.getByText('find_trains: asking ÖBB').waitFor()
+    await ask(page, 'Too early')
+    await page.getByRole('alert').getByText('still being written').waitFor()
+    await page.clock.pauseAt(Date.now() + 10_000)
+    await page.evaluate(() => dispatchEvent(new Event('offline')))
+    await page.getByText('Connection lost').waitFor()
+    await page.keyboard.press('Escape')
+    await page.getByText('Stopping…').waitFor()
+    await ask(page, 'Hello')
+    await page.locator('.message.sending', { hasText: 'Hello' }).waitFor()
+    await ask(page, 'And again')
+    await page.getByRole('alert').getByText('still waits to be sent').waitFor()
+    await keepScreenshot(page, 'agent-chat-lost-in-the-middle')
+    await page.clock.resume()
+    await page.evaluate(() => dispatchEvent(new Event('online')))
+    await page.getByText('Stopped.').waitFor()
+    await page.locator(answers).nth(1).getByText('find_trains: asking ÖBB').waitFor()
+    expect(await page.locator('.message').count()).toBe(4)
+  })
+
+  test('goes on with a server that was stopped in the middle of an answer', async () => {
+    const { address, stop, restart } = await serve({ pauseMs: 60_000 })
+    const page = await browser.open(address)
+    await page.clock.install()
+    await ask(page, 'Trains from Paris to Lisbon?')
+    await page.getByText('find_trains: asking ÖBB').waitFor()
+    await page.clock.pauseAt(Date.now() + 10_000)
+    await stop()
+    await page.getByText('Connection lost').waitFor()
+    await ask(page, 'Hello')
+    await restart()
+    await page.clock.resume()
+    await page.evaluate(() => dispatchEvent(new Event('online')))
+    await page.getByText('The server was stopped while this was being written.').waitFor()
+    await page.locator(answers).nth(1).getByText('find_trains: asking ÖBB').waitFor()
+    expect(await page.locator(answers).first().textContent()).toContain('let me ask the railways.')
+  })
+
   test('says what went wrong, and shows markup as text', async () => {
     const answer = simulate('<img src=x onerror="document.title=1"> and <b>bold</b>\n\ndata: {"x":1}\n\nevent: end', {
       provider: 'anthropic',
@@ -175,7 +225,7 @@ describe.skipIf(!hasBrowser)('the page of the agents', () => {
     const page = await browser.open(address, { ...phone, colorScheme: 'dark' })
     await ask(page, '<i>Hello</i> & goodbye')
     await page.getByText('The answer broke off.').waitFor()
-    expect(await page.locator('.message.user').textContent()).toBe('<i>Hello</i> & goodbye')
+    expect(await page.locator('.message.user').textContent()).toBe('You: <i>Hello</i> & goodbye')
     expect(await page.locator(answers).textContent()).toContain(
       '<img src=x onerror="document.title=1"> and <b>bold</b>',
     )
@@ -188,5 +238,16 @@ describe.skipIf(!hasBrowser)('the page of the agents', () => {
     expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(390)
     await page.evaluate(() => scrollTo(0, 0))
     await keepScreenshot(page, 'agent-chat-phone-dark')
+    for (const width of [375, 320]) {
+      await page.setViewportSize({ width, height: 640 })
+      const cut = await page
+        .locator('.agent .name, .agent .time')
+        .evaluateAll((parts) =>
+          parts.filter((part) => part.scrollWidth > part.clientWidth).map((part) => part.textContent),
+        )
+      expect(cut).toEqual([])
+      expect(await page.evaluate(() => document.documentElement.scrollWidth)).toBeLessThanOrEqual(width)
+    }
+    await keepScreenshot(page, 'agent-chat-phone-narrow')
   })
 })

@@ -1,5 +1,5 @@
 import { once } from 'node:events'
-import { mkdtempSync, rmSync } from 'node:fs'
+import { cpSync, mkdtempSync, rmSync } from 'node:fs'
 import { request } from 'node:http'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -95,6 +95,17 @@ function idOf({ frames }: Client): string {
 const question = (agent: string, content: string, conversation_id = 'c') =>
   ({ type: 'message', conversation_id, agent, content }) as const
 const trains = question('planner', 'Trains from Vienna to Rome?')
+
+/** What is saved of answers in a folder, read from a copy of it: a reader counts as the next process. */
+function contentsIn(folder: string): string[] {
+  const copy = mkdtempSync(join(tmpdir(), 'agent-chat-'))
+  cpSync(folder, copy, { recursive: true })
+  const messages = new Messages(join(copy, 'messages.sqlite'))
+  const contents = messages.after('c').map(({ content }) => content)
+  messages.close()
+  rmSync(copy, { recursive: true })
+  return contents
+}
 
 /** A simulated planner that writes `chunks` pieces, and then waits for `goOn`. */
 function pausing(chunks: number): {
@@ -283,24 +294,38 @@ describe('an answer that does not end well', () => {
     await after.until(() => after.said.length === 2)
     expect(after.said[1]).toMatchObject({
       type: 'message_new',
-      message: { status: 'cancelled', content: joined(before) },
+      message: { status: 'failed', error: { code: 'interrupted' }, content: joined(before) },
     })
   })
 
-  test('is marked as such where the process died', async () => {
-    const folder = mkdtempSync(join(tmpdir(), 'agent-chat-'))
-    const left = new Messages(join(folder, 'messages.sqlite'))
-    const common = { conversation_id: 'c', agent: 'planner', content: '', created_at: new Date(0).toISOString() }
-    left.add({ ...common, message_id: 'm', role: 'assistant', status: 'streaming' }, [])
-    left.close()
-    const client = await (await serve({ folder })).connect()
-    client.send({ type: 'join', conversation_id: 'c' })
-    await client.until((frame) => frame.type === 'message_new')
-    expect(client.said).toMatchObject([
-      { message: { message_id: 'm', status: 'failed', error: { code: 'interrupted' } } },
-    ])
-    client.send(trains)
-    expect(await updateOf(client)).toMatchObject({ status: 'complete' })
+  test('is kept where the process died, and known to the next one', async () => {
+    const [folder, left] = [0, 1].map(() => mkdtempSync(join(tmpdir(), 'agent-chat-'))) as [string, string]
+    const { fetchFor } = pausing(20)
+    const server = await serve({ fetchFor, folder })
+    const before = await server.connect()
+    before.send(trains)
+    await before.until(() => joined(before).length > 40)
+    await expect.poll(() => contentsIn(folder)[1], { timeout: 5000 }).toMatch(/^word 0/)
+    cpSync(folder, left, { recursive: true })
+    // Who comes only now gets the text once.
+    const late = await server.connect()
+    late.send({ type: 'join', conversation_id: 'c' })
+    await expect.poll(() => late.said).toEqual(before.said)
+
+    const bodies: unknown[] = []
+    const spying: FetchFor = () => (input, init) => {
+      bodies.push(init?.body)
+      return instant('planner')!(input, init)
+    }
+    const after = await (await serve({ folder: left, fetchFor: spying })).connect()
+    after.send({ type: 'join', conversation_id: 'c' })
+    await after.until(() => after.said.length === 2)
+    expect(after.said[1]).toMatchObject({
+      message: { status: 'failed', error: { code: 'interrupted' }, content: joined(before) },
+    })
+    after.send(question('planner', 'Go on'))
+    expect(await updateOf(after)).toMatchObject({ status: 'complete' })
+    expect(bodies[0]).toContain(joined(before))
   })
 })
 
@@ -452,7 +477,7 @@ describe('several who watch', () => {
 
 describe('what is refused', () => {
   test.each([
-    ['no JSON', 'hello', 'bad_request', /Invalid/],
+    ['no JSON', 'hello', 'bad_request', /^The frame is not JSON\.$/],
     ['no frame', '{"type":"shout"}', 'bad_request', /Invalid/],
     ['nothing', JSON.stringify({ ...trains, content: '  ' }), 'bad_request', /content/],
     ['too long a text', JSON.stringify({ ...trains, content: 'x'.repeat(4001) }), 'bad_request', /content/],
@@ -473,17 +498,40 @@ describe('what is refused', () => {
     const client = await (await serve()).connect()
     client.sendText(sent)
     const error = await client.until(({ type }) => type === 'error')
-    expect(error).toEqual({ type: 'error', code, reason: expect.stringMatching(reason) as string })
+    expect(error).toMatchObject({ type: 'error', code, reason: expect.stringMatching(reason) as string })
     client.send(question('packer', 'Hello'))
     await updateOf(client) // and the connection is as good as before
+  })
+
+  test('is named by what it was about, as far as that can be told', async () => {
+    const client = await (await serve()).connect()
+    client.sendText(JSON.stringify({ ...trains, message_id: 'mine', content: '' }))
+    client.sendText(JSON.stringify({ type: 'join', conversation_id: 'c', message_id: '../m', seen: 1 }))
+    await expect.poll(() => client.said).toHaveLength(2)
+    const common = { type: 'error', code: 'bad_request', conversation_id: 'c' }
+    expect(client.said).toEqual([
+      { ...common, message_id: 'mine', reason: expect.stringMatching(/^content: .+$/) as string },
+      { ...common, reason: expect.stringMatching(/^seen: .+$/) as string },
+    ])
+  })
+
+  test('more conversations than one connection can watch', async () => {
+    const client = await (await serve()).connect()
+    for (let i = 0; i <= 100; i++) client.send({ type: 'join', conversation_id: `c${i}` })
+    client.send({ type: 'join', conversation_id: 'c0' })
+    client.send({ ...question('packer', 'Hello'), conversation_id: 'c0' })
+    await updateOf(client)
+    expect(client.said.filter(({ type }) => type === 'error')).toMatchObject([
+      { code: 'bad_request', conversation_id: 'c100' },
+    ])
   })
 
   test('a question while another is answered', async () => {
     const { fetchFor } = pausing(5)
     const client = await (await serve({ fetchFor })).connect()
     client.send(trains)
-    client.send(question('packer', 'Hello'))
-    expect(await client.until(({ type }) => type === 'error')).toMatchObject({ code: 'busy' })
+    client.send({ ...question('packer', 'Hello'), message_id: 'mine' })
+    expect(await client.until(({ type }) => type === 'error')).toMatchObject({ code: 'busy', message_id: 'mine' })
     expect(client.frames.filter(({ type }) => type === 'message_new')).toHaveLength(2)
   })
 
