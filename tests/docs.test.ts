@@ -30,9 +30,12 @@ const readmes = readdirSync(join(root, 'examples'), { recursive: true, encoding:
   .filter((name) => name.endsWith('README.md'))
   .map((name) => `examples/${name}`)
 
-test.each(['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', ...pages, ...readmes])('the links of %s lead somewhere', (document) => {
-  expect(linksOf(document).filter((link) => !linkHolds(link))).toEqual([])
-})
+test.each(['README.md', 'CONTRIBUTING.md', 'CHANGELOG.md', ...pages, ...readmes])(
+  'the links of %s lead somewhere',
+  (document) => {
+    expect(linksOf(document).filter((link) => !linkHolds(link))).toEqual([])
+  },
+)
 
 test('what is broken in a document is noticed', () => {
   expect(linksOf('README.md').length).toBeGreaterThan(10)

@@ -202,7 +202,9 @@ describe('a model without tool calls of its own', () => {
       await silence()
       yield [start, text('Well.'), finish('stop')]
     })
-    const final = new StreamingLLMClient({ provider: xmlTools(provider) }).stream({ messages, tools: [classify] }).final()
+    const final = new StreamingLLMClient({ provider: xmlTools(provider) })
+      .stream({ messages, tools: [classify] })
+      .final()
     await vi.advanceTimersByTimeAsync(80_000)
     expect(await final).toMatchObject({ text: 'Well.', metrics: { timeToFirstByteMs: 0 } })
   })
