@@ -177,19 +177,24 @@ function numbersOf<Figure>(figures: Figures<Figure>, value: (figure: Figure) => 
   )
 }
 
-function tableOf(figures: Figures<number>, cell: (value: number, wire: WireName) => string): Table {
+function tableOf<Figure>(
+  figures: Figures<Figure>,
+  cell: (figure: Figure, wire: WireName, id: string) => string,
+): Table {
   const shown = wires.filter((wire) => [...figures.values()].some((row) => row[wire] !== undefined))
   return [
     ['', ...shown.map((wire) => wireTitles[wire])],
-    ...[...figures].map(([id, row]) => [
-      contestants.get(id)!.name,
-      ...shown.map((wire) => {
-        const value = row[wire]
+    ...[...contestants.keys()].flatMap((id) => {
+      const row = figures.get(id)
+      if (!row) return []
+      const cells = shown.map((wire) => {
+        const figure = row[wire]
         const mark = marks.get(`${id} ${wire}`)
-        const text = isNumber(value) ? cell(value, wire) : (value ?? '')
+        const text = typeof figure === 'string' ? figure : figure === undefined ? '' : cell(figure, wire, id)
         return mark && text !== '' ? `(${mark}) ${text}` : text
-      }),
-    ]),
+      })
+      return [[contestants.get(id)!.name, ...cells]]
+    }),
   ]
 }
 
@@ -253,24 +258,14 @@ function pacedPart(title: string, streams: number, job: 'text-258' | 'text-108',
       }
       const cpu = numbersOf(figures, (figure) => figure.cpu)
       const latencies = numbersOf(figures, (figure) => figure.p99)
-      const all = (value: number, wire: WireName, id: string): string => {
-        const { p99, lost, memory } = figures.get(id)![wire] as PacedResult
-        const ratio = `${toFigure(value / of(cpu, 'raw', wire))}×`
-        return `${toFigure(value)} µs, ${ratio}; ${toFigure(p99)} ms; ${toFigure(memory / 1e6)} MB${lost > 0 ? `; ${lost} lost` : ''}`
-      }
-      const table = tableOf(cpu, String)
-      const ids = [...cpu.keys()]
-      const shown = wires.filter((wire) => table[0]!.includes(wireTitles[wire]))
-      const cells = ids.map((id) => [
-        contestants.get(id)!.name,
-        ...shown.map((wire) => {
-          const value = cpu.get(id)![wire]
-          return isNumber(value) ? all(value, wire, id) : (value ?? '')
-        }),
-      ])
+      const table = tableOf(figures, (figure, wire) => {
+        const ratio = `${toFigure(figure.cpu / of(cpu, 'raw', wire))}×`
+        const lost = figure.lost > 0 ? `; ${figure.lost} lost` : ''
+        return `${toFigure(figure.cpu)} µs, ${ratio}; ${toFigure(figure.p99)} ms; ${toFigure(figure.memory / 1e6)} MB${lost}`
+      })
       return {
         note: `${streams} answers of ${Number(job.slice(5))} events each at once, an event every 10 ms each. Each cell: CPU per event, its ratio to the raw SDK; latency from the server’s write to the new text, p99; most memory of the process. Lost: events of which no text came; none where nothing is said.`,
-        table: [table[0]!, ...cells],
+        table,
         behind: [
           ...behindIn(cpu).map((text) => `CPU per event, ${text} µs`),
           ...behindIn(latencies, 1.1, 1).map((text) => `latency p99, ${text} ms`),
@@ -322,22 +317,14 @@ const partRuns = {
         )
       }
       const p50 = numbersOf(figures, (figure) => figure.p50)
-      const table = tableOf(p50, String)
-      const shown = wires.filter((wire) => table[0]!.includes(wireTitles[wire]))
-      const floorOf = (wire: WireName) => figures.get('floor')?.[wire] as { p50: number; p99: number } | undefined
-      const rows = [...figures].map(([id, row]) => [
-        contestants.get(id)!.name,
-        ...shown.map((wire) => {
-          const figure = row[wire]
-          if (figure === undefined || typeof figure === 'string') return figure ?? ''
-          const floor = floorOf(wire)
-          if (id === 'floor' || !floor) return `${toFigure(figure.p50)}, ${toFigure(figure.p99)} ms`
-          return `+${toFigure(Math.max(0, figure.p50 - floor.p50))}, +${toFigure(Math.max(0, figure.p99 - floor.p99))} ms`
-        }),
-      ])
+      const table = tableOf(figures, ({ p50: middle, p99 }, wire, id) => {
+        const least = figures.get('floor')?.[wire]
+        if (id === 'floor' || typeof least !== 'object') return `${toFigure(middle)}, ${toFigure(p99)} ms`
+        return `+${toFigure(Math.max(0, middle - least.p50))}, +${toFigure(Math.max(0, p99 - least.p99))} ms`
+      })
       return {
         note: 'One answer, an event every 10 ms: from the server’s write of a delta to its text, p50 and p99; for all but the floor, what is added to the floor’s.',
-        table: [table[0]!, ...rows],
+        table,
         behind: behindIn(p50, 1, 0.03).map((text) => `p50, ${text} ms`),
         figures: Object.fromEntries(figures),
       }
@@ -362,20 +349,13 @@ const partRuns = {
       }
       const first = numbersOf(figures, ({ firstDelta }) => firstDelta)
       const cpu = numbersOf(figures, (figure) => figure.cpu)
-      const table = tableOf(first, String)
-      const shown = wires.filter((wire) => table[0]!.includes(wireTitles[wire]))
-      const rows = [...figures].map(([id, row]) => [
-        contestants.get(id)!.name,
-        ...shown.map((wire) => {
-          const figure = row[wire]
-          if (figure === undefined || typeof figure === 'string') return figure ?? ''
-          const ratio = (value: number, all: Figures<number>) => `${toFigure(value / of(all, 'raw', wire))}×`
-          return `${toFigure(figure.firstDelta)} ms, ${ratio(figure.firstDelta, first)}; ${toFigure(figure.cpu / 1000)} ms, ${ratio(figure.cpu, cpu)}`
-        }),
-      ])
+      const table = tableOf(figures, (figure, wire) => {
+        const ratio = (value: number, all: Figures<number>) => `${toFigure(value / of(all, 'raw', wire))}×`
+        return `${toFigure(figure.firstDelta)} ms, ${ratio(figure.firstDelta, first)}; ${toFigure(figure.cpu / 1000)} ms, ${ratio(figure.cpu, cpu)}`
+      })
       return {
         note: 'Requests whose answer has six deltas, on a connection that is open. Each cell: from the call to the first text, and its ratio to the raw SDK; CPU of the whole request, and its ratio.',
-        table: [table[0]!, ...rows],
+        table,
         behind: [
           ...behindIn(first, 1.05).map((text) => `first text, ${text} ms`),
           ...behindIn(cpu, 1.05).map((text) => `CPU per request, ${text} µs`),
@@ -492,21 +472,14 @@ const partRuns = {
         }
       }
       const idle = numbersOf(figures, (figure) => figure.idle)
-      const table = tableOf(idle, String)
-      const shown = wires.filter((wire) => table[0]!.includes(wireTitles[wire]))
       const kilobytes = (bytes: number) => `${toFigure(bytes / 1000)} kB`
-      const rows = [...figures].map(([id, row]) => [
-        contestants.get(id)!.name,
-        ...shown.map((wire) => {
-          const figure = row[wire]
-          if (figure === undefined || typeof figure === 'string') return figure ?? ''
-          const kept = Number.isNaN(figure.growth) ? '' : `; ${Math.round(figure.growth)} B`
-          return `${kilobytes(figure.idle)}; ${kilobytes(figure.active)}${kept}`
-        }),
-      ])
+      const table = tableOf(figures, (figure) => {
+        const kept = Number.isNaN(figure.growth) ? '' : `; ${Math.round(figure.growth)} B`
+        return `${kilobytes(figure.idle)}; ${kilobytes(figure.active)}${kept}`
+      })
       return {
         note: `Heap and external memory after a collection, per answer: of 1000 that wait, and of 1000 paced ones in the middle. Last, for the SDK and for fieldstream: what each of ${runs} short runs leaves behind on the heap.`,
-        table: [table[0]!, ...rows],
+        table,
         behind: [
           ...behindIn(idle, 1.05).map((text) => `waiting, ${text} bytes`),
           ...behindIn(

@@ -53,7 +53,7 @@ function asking(name: string, withSnapshots: boolean): Contestant {
         const result = streamText({ model: languageModel, prompt, tools, toolChoice, maxRetries: 0, onError: fail })
         let text = ''
         let payload: unknown
-        for await (const part of result.fullStream) {
+        for await (const part of result.stream) {
           if (part.type === 'error') throw part.error
           if (part.type === 'tool-call') payload = part.input
           if (part.type !== 'tool-input-delta') continue

@@ -62,21 +62,19 @@ export interface Order {
   /** Names the answer, to ask for the times of its events afterwards. */
   readonly id: number
   readonly job: JobName
-  /** `burst`: all at once, each event an HTTP chunk; `paced`: one event every 10 ms; `hold`: half, and nothing more. */
+  /** `burst`: all at once, each event an HTTP chunk; `paced`: the first, then after a `GET /go` one every 10 ms; `hold`: half, and nothing more. */
   readonly pace: 'burst' | 'paced' | 'hold'
-  /** Paced answers begin together, once so many are asked for. */
-  readonly group: number
 }
 
-export function toPrompt({ id, job, pace: speed, group }: Order): string {
-  return `[order ${id} ${job} ${speed} ${group}]`
+export function toPrompt({ id, job, pace: speed }: Order): string {
+  return `[order ${id} ${job} ${speed}]`
 }
 
 export function readOrder(body: string): Order | undefined {
-  const found = /\[order (\d+) ([a-z0-9-]+) (\w+) (\d+)\]/.exec(body)
+  const found = /\[order (\d+) ([a-z0-9-]+) (\w+)\]/.exec(body)
   if (!found) return undefined
-  const [, id, job, speed, group] = found
-  return { id: Number(id), job: job as JobName, pace: speed as Order['pace'], group: Number(group) }
+  const [, id, job, speed] = found
+  return { id: Number(id), job: job as JobName, pace: speed as Order['pace'] }
 }
 
 /** A clock that all processes of one machine share, in milliseconds. */

@@ -64,12 +64,17 @@ function gives(): 'fields' | 'arguments' {
   return contestant.givesArguments?.includes(wireName) ? 'arguments' : 'fields'
 }
 
-function order(job: JobName, pace: Order['pace'], group = 1): Order {
-  return { id: ++lastId, job, pace, group }
+function order(job: JobName, pace: Order['pace']): Order {
+  return { id: ++lastId, job, pace }
 }
 
 function askOnce(job: JobName, pace: Order['pace'], sink: Sink = ignored): Promise<unknown> {
   return ask(toPrompt(order(job, pace)), sink)
+}
+
+/** Lets the paced answers that have begun go on. */
+function go(): Promise<Response> {
+  return fetch(`${address}/go`)
 }
 
 function eventsOf(job: JobName): number {
@@ -93,6 +98,7 @@ function median(values: readonly number[]): number {
 class Arrivals implements Sink {
   readonly times: Float64Array
   readonly #onFirst: () => void
+  #hasBegun = false
   #length = 0
   #pieces = 0
 
@@ -103,6 +109,7 @@ class Arrivals implements Sink {
 
   onArguments(piece: string): void {
     if (gives() === 'arguments') this.#advance(piece.length)
+    else this.#begin()
   }
 
   onText(piece: string): void {
@@ -111,13 +118,17 @@ class Arrivals implements Sink {
   }
 
   #advance(characters: number): void {
-    if (characters === 0) return
-    const isFirst = this.#pieces === 0
+    this.#begin()
     this.#length += characters
     const now = sharedNow()
     const end = Math.min(Math.floor(this.#length / deltaChars), this.times.length)
     while (this.#pieces < end) this.times[this.#pieces++] = now
-    if (isFirst && this.#pieces > 0) this.#onFirst()
+  }
+
+  #begin(): void {
+    if (this.#hasBegun) return
+    this.#hasBegun = true
+    this.#onFirst()
   }
 }
 
@@ -170,14 +181,16 @@ const commands: Commands = {
 
   async paced(job, streams) {
     const pieces = eventsOf(job)
-    const orders = Array.from({ length: streams }, () => order(job, 'paced', streams))
+    const orders = Array.from({ length: streams }, () => order(job, 'paced'))
     let before = process.cpuUsage()
     let begun = 0
     const arrivals = orders.map(
       () =>
         new Arrivals(pieces, () => {
           // What it takes to open them is measured elsewhere.
-          if (++begun === streams) before = process.cpuUsage()
+          if (++begun < streams) return
+          before = process.cpuUsage()
+          void go()
         }),
     )
     await Promise.all(orders.map((each, i) => ask(toPrompt(each), arrivals[i]!)))
@@ -212,7 +225,7 @@ const commands: Commands = {
 
   async promises(job, pace, count) {
     let made = 0
-    const stop = promiseHooks.onInit(() => void made++) as () => void
+    const stop = promiseHooks.onInit(() => made++) as () => void
     for (let i = 0; i < count; i++) await askOnce(job, pace)
     stop()
     return made / count / eventsOf(job)
@@ -235,11 +248,12 @@ const commands: Commands = {
         if (!hasBegun && ++begun === count) resolve(undefined)
         hasBegun = true
       }
-      const prompt = toPrompt(order(pace === 'hold' ? 'text-50' : 'text-3000', pace, pace === 'hold' ? 1 : count))
+      const prompt = toPrompt(order(pace === 'hold' ? 'text-50' : 'text-3000', pace))
       // They do not end by themselves; the process does.
       ask(prompt, { onText: onFirst, onArguments: onFirst }).catch(() => undefined)
     }
     await allBegun
+    if (pace === 'paced') await go()
     await new Promise((done) => setTimeout(done, 3000))
     const bytes = (used() - before) / count
     return { bytes, resident: (process.memoryUsage.rss() - residentBefore) / count }
@@ -261,8 +275,8 @@ const commands: Commands = {
 }
 
 process.on('message', ({ command, given }: { command: keyof Commands; given: never[] }) => {
-  const run = commands[command] as (...given: never[]) => Promise<unknown>
-  run(...given).then(
+  const all = commands as unknown as Record<string, (...given: never[]) => Promise<unknown>>
+  all[command]!(...given).then(
     (result) => process.send!({ result }),
     (error: unknown) =>
       process.send!({ error: error instanceof Error ? (error.stack ?? error.message) : String(error) }),

@@ -78,7 +78,11 @@ const helpers: Partial<Record<WireName, (address: string) => Promise<Ask>>> = {
     return async (prompt: string, sink: Sink) => {
       const reader = new SnapshotReader(sink)
       const stream = client.messages.stream(bodyOf.anthropic(prompt))
-      stream.on('inputJson', (_, snapshot) => reader.read(snapshot))
+      stream.on('inputJson', (piece, snapshot) => {
+        // The snapshot shows no string before it is whole.
+        sink.onArguments(piece)
+        reader.read(snapshot)
+      })
       const { content } = await stream.finalMessage()
       return content.find((block) => block.type === 'tool_use')?.input
     }

@@ -44,6 +44,7 @@ const piecesAtOnce = 6
 
 const answers = new Map<string, Answer>()
 const times = new Map<number, Float64Array>()
+/** Paced answers that have begun, and go on when all are told to. */
 const waiting: Paced[] = []
 /** One every millisecond, so that not all events of all answers come at the same time. */
 const slots: Paced[][] = Array.from({ length: pace }, () => [])
@@ -109,11 +110,6 @@ function begin(response: ServerResponse, order: Order, answer: Answer): void {
       while (paced.next < answer.head) stamp(paced)
       send(response, answer.chunks.slice(0, answer.head))
       waiting.push(paced)
-      if (waiting.length >= order.group) {
-        // Later, so that the client has seen all of them begin.
-        const group = waiting.splice(0)
-        setTimeout(() => group.forEach((member, i) => slots[i % slots.length]!.push(member)), 150)
-      }
     }
   }
 }
@@ -154,6 +150,7 @@ function answerRequest(request: IncomingMessage, response: ServerResponse): void
   const path = new URL(request.url!, 'http://localhost').pathname
   if (request.method === 'GET') {
     const [, kind, id] = path.split('/')
+    if (kind === 'go') for (const [i, paced] of waiting.splice(0).entries()) slots[i % slots.length]!.push(paced)
     const sent = kind === 'times' ? times.get(Number(id)) : undefined
     times.delete(Number(id))
     response.end(JSON.stringify([...(sent ?? [])]))
