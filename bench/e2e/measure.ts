@@ -254,7 +254,7 @@ const commands: Commands = {
     }
     await allBegun
     if (pace === 'paced') await go()
-    await new Promise((done) => setTimeout(done, 3000))
+    await new Promise((done) => setTimeout(done, 2000))
     const bytes = (used() - before) / count
     return { bytes, resident: (process.memoryUsage.rss() - residentBefore) / count }
   },
