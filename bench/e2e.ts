@@ -63,6 +63,7 @@ const contestants = new Map<string, Contestant>()
 /** Why some are left out. */
 const leftOut: string[] = []
 const marks = new Map<string, string>()
+const marksNote = '(t): the text is not that of the fields, (p): the payload is not the one sent.'
 
 function installPeers(): boolean {
   const folder = fileURLToPath(new URL('peers', import.meta.url))
@@ -523,7 +524,6 @@ try {
 }
 
 const wrong = [...marks].filter(([, mark]) => mark !== '')
-const marksNote = '(t): the text is not that of the fields, (p): the payload is not the one sent.'
 if (flags.json)
   console.log(JSON.stringify(Object.fromEntries([...results].map(([name, { figures }]) => [name, figures]))))
 else {

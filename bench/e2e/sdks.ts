@@ -100,9 +100,9 @@ const helpers: Partial<Record<WireName, (address: string) => Promise<Ask>>> = {
   async 'openai-chat'(address) {
     const client = await openaiClient(address)
     return async (prompt: string, sink: Sink) => {
-      const reader = new SnapshotReader(sink)
       const stream = client.chat.completions.stream(bodyOf['openai-chat'](prompt))
-      stream.on('tool_calls.function.arguments.delta', ({ parsed_arguments: snapshot }) => reader.read(snapshot))
+      // Only tools that are made with the SDK's own helpers for schemas have partial objects.
+      stream.on('tool_calls.function.arguments.delta', ({ arguments_delta: piece }) => sink.onArguments(piece))
       const { choices } = await stream.finalChatCompletion()
       const call = choices[0]?.message.tool_calls?.[0]
       return call?.type === 'function' ? (JSON.parse(call.function.arguments) as unknown) : undefined
@@ -113,7 +113,7 @@ const helpers: Partial<Record<WireName, (address: string) => Promise<Ask>>> = {
 export const sdkHelper: Contestant = {
   name: 'SDK helper stream',
   kind: 'other',
-  givesArguments: ['openai'],
+  givesArguments: ['openai', 'openai-chat'],
   packages: { anthropic: sdkPackages.anthropic, openai: sdkPackages.openai, 'openai-chat': sdkPackages['openai-chat'] },
   open: (wire, address) => helpers[wire]!(address),
 }
