@@ -170,6 +170,11 @@ async function inTurns<Figure>(
   })
 }
 
+/** It takes seconds until the engine has optimized what runs for microseconds; who is far behind stays there. */
+function warmUp(runner: Runner, { kind }: Contestant): Promise<void> {
+  return runner.ask('warmUp', ['answer', 'burst', kind === 'other' ? 800 : quick ? 2000 : 3000])
+}
+
 // ---------------------------------------------------------------------------------------------------------------- tables
 
 const isNumber = (value: unknown): value is number => typeof value === 'number'
@@ -267,7 +272,7 @@ function pacedPart(
             memory: Math.max(...all.map(({ memory }) => memory)),
           }),
           figures,
-          (runner) => runner.ask('warmUp', ['answer', 'burst', milliseconds * 4]),
+          warmUp,
         )
       }
       const cpu = numbersOf(figures, (figure) => figure.cpu)
@@ -302,8 +307,7 @@ const partRuns = {
           (runner) => runner.ask('burst', ['answer', 'burst', milliseconds]),
           median,
           figures,
-          // It takes seconds until the engine has optimized what runs for microseconds; those far behind stay there.
-          (runner, { kind }) => runner.ask('warmUp', ['answer', 'burst', kind === 'other' ? 800 : quick ? 2000 : 3000]),
+          warmUp,
         )
       }
       const events = Math.ceil(argumentsOf('answer').length / deltaChars)
@@ -328,7 +332,7 @@ const partRuns = {
           (runner) => runner.ask('paced', ['text-108', 1]),
           (all) => ({ p50: median(all.map(({ p50 }) => p50)), p99: median(all.map(({ p99 }) => p99)) }),
           figures,
-          (runner) => runner.ask('warmUp', ['text-108', 'burst', milliseconds]),
+          warmUp,
         )
       }
       const p50 = numbersOf(figures, (figure) => figure.p50)
@@ -539,15 +543,7 @@ else {
   if (wrong.length > 0) console.log(`\n${marksNote}`)
   for (const text of new Set(leftOut)) console.log(text)
 }
-if (flags.write) {
-  await writeSections({ 'bench:e2e versions': versions() })
-  if (parts.length === partNames.length && wires.length === wireNames.length) {
-    const behind = [...results.values()].flatMap(({ title, behind: cases }) =>
-      cases.map((text) => `- ${title}: ${text}`),
-    )
-    await writeSections({ 'bench:e2e behind': behind.length > 0 ? behind.join('\n') : 'None in this run.' })
-  }
-}
+if (flags.write) await writeSections({ 'bench:e2e versions': versions() })
 process.exit(0)
 
 function print({ title, note, table, behind }: Result): void {
@@ -555,9 +551,10 @@ function print({ title, note, table, behind }: Result): void {
   for (const text of behind) console.log(`not first: ${text}`)
 }
 
-function toSection({ note, table }: Result): string {
+function toSection({ note, table, behind }: Result): string {
   const isMarked = table.some((row) => row.some((cell) => /^\([tp]+\)/.test(cell)))
-  return `${note}${isMarked ? ` ${marksNote}` : ''}\n\n${toMarkdown(table)}\n\n${machine()}${quick ? ', a quick run' : ''}.`
+  const ahead = behind.length > 0 ? `Ahead of fieldstream: ${behind.join('; ')}.` : 'Nobody else is ahead.'
+  return `${note}${isMarked ? ` ${marksNote}` : ''}\n\n${toMarkdown(table)}\n\n${ahead}\n\n${machine()}${quick ? ', a quick run' : ''}.`
 }
 
 function versions(): string {
