@@ -3,8 +3,7 @@
  * `JSON.parse` of the whole text. Every time is the median of rounds in which all take turns, so that a change in the
  * machine's speed hits all alike.
  */
-import { readFileSync } from 'node:fs'
-import { isDeepStrictEqual } from 'node:util'
+import { isDeepStrictEqual, parseArgs } from 'node:util'
 import { JSONParser } from '@streamparser/json'
 import { parse as parseRiver } from 'jsonriver'
 import { parse as parsePartial } from 'partial-json'
@@ -14,7 +13,18 @@ import { getManyValues, isMany } from 'stream-chain/defs.js'
 import { ArgumentScanner } from '../src/tool-stream/argument-scanner.ts'
 import { FieldExtractorRegistry } from '../src/tool-stream/field-extractor-registry.ts'
 import { parseFieldPath, type PathSegment } from '../src/tool-stream/field-path.ts'
+import { machine, median, showProgress, endProgress, toMarkdown, toText, versionOf, writeSections } from './report.ts'
 import { inDeltas, type Workload, workloads } from './workloads.ts'
+
+const { values: flags } = parseArgs({
+  options: {
+    /** Workloads and delta sizes, e.g. `b/16,c/16`. */
+    only: { type: 'string' },
+    quick: { type: 'boolean', default: false },
+    write: { type: 'boolean', default: false },
+    json: { type: 'boolean', default: false },
+  },
+})
 
 const deltaSizes = [4, 16, 64]
 const targets: Readonly<Record<string, number>> = {
@@ -28,7 +38,7 @@ const targets: Readonly<Record<string, number>> = {
 /** A single run that takes longer, in milliseconds, is given up. */
 const patience = 2000
 /** Milliseconds to measure one workload at one delta size. */
-const measuringTime = 5000
+const measuringTime = flags.quick ? 1500 : 5000
 
 /** Takes what an extractor hands out; strings piece by piece. Where it lies is left out: not all know. */
 interface Sink {
@@ -277,7 +287,7 @@ const partialJson: Extract = (deltas, paths, sink, check) => {
   return payload
 }
 
-const contestants: readonly Contestant[] = [
+const allContestants: readonly Contestant[] = [
   { name: 'concat + JSON.parse (floor)', givesFields: false, extract: floor },
   { name: 'fieldstream', givesFields: true, extract: fieldstream },
   { name: 'stream-json', packageName: 'stream-json', givesFields: true, extract: streamJson },
@@ -286,10 +296,8 @@ const contestants: readonly Contestant[] = [
   { name: 'partial-json', packageName: 'partial-json', givesFields: true, extract: partialJson },
 ]
 
-function versionOf(packageName: string): string {
-  const manifest = readFileSync(new URL(`../node_modules/${packageName}/package.json`, import.meta.url), 'utf8')
-  return (JSON.parse(manifest) as { version: string }).version
-}
+// Others take long, and are not what a guard looks at.
+const contestants = flags.json ? allContestants.slice(0, 2) : allContestants
 
 /** Keeps everything, for the check of what is handed out. */
 class Recorder implements Sink {
@@ -444,30 +452,20 @@ class Trial {
   }
 }
 
-function median(numbers: readonly number[]): number {
-  return numbers.toSorted((a, b) => a - b)[numbers.length >> 1] ?? Number.NaN
-}
-
-function printTable(rows: readonly (readonly string[])[]): void {
-  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)))
-  for (const row of rows) {
-    console.log(
-      row.map((cell, column) => (column === 0 ? cell.padEnd(widths[0]!) : cell.padStart(widths[column]!))).join('  '),
-    )
-  }
-}
-
-const trials = workloads.flatMap((workload) => deltaSizes.map((size) => new Trial(workload, size)))
+const names = flags.only?.split(',')
+const trials = workloads
+  .flatMap((workload) => deltaSizes.map((size) => new Trial(workload, size)))
+  .filter(({ name }) => names?.includes(name) ?? true)
 for (const [i, trial] of trials.entries()) {
-  process.stderr.write(`${trial.name} (${i + 1} of ${trials.length})\n`)
+  showProgress(`${trial.name} (${i + 1} of ${trials.length})`)
   await trial.run()
 }
+endProgress()
 
 const [, ours] = contestants as [Contestant, Contestant]
-console.log(
-  `Node ${process.versions.node}. Multiples of one JSON.parse of the whole text; workload/characters per delta.\n`,
-)
-printTable([
+const note = 'Multiples of one `JSON.parse` of the whole text; workload/characters per delta.'
+const legend = `(p): the payload is wrong, (f): the text or values of the fields are wrong; >: given up after ${patience / 1000} s.`
+const table = [
   ['', ...trials.map(({ name }) => name)],
   ...contestants.map((contestant) => {
     const version = contestant.packageName ? ` ${versionOf(contestant.packageName)}` : ''
@@ -481,7 +479,8 @@ printTable([
       return target === undefined ? '' : `≤ ${target} ${ratios.get(ours)! <= target ? 'yes' : 'no'}`
     }),
   ],
-])
-console.log(
-  `\n(p) the payload is wrong, (f) the text or values of the fields are wrong; > given up after ${patience / 1000} s.`,
-)
+]
+if (flags.json)
+  console.log(JSON.stringify(Object.fromEntries(trials.map(({ name, ratios }) => [name, ratios.get(ours)]))))
+else console.log(`${machine()}. ${note}\n\n${toText(table)}\n\n${legend}`)
+if (flags.write) await writeSections({ 'bench:extract': `${note} ${legend}\n\n${toMarkdown(table)}\n\n${machine()}.` })

@@ -3,6 +3,7 @@
  * SDK included, and in bytes of a bundle. Medians of rounds in which all take turns, within one run.
  */
 import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
 import { gzipSync } from 'node:zlib'
 import { build } from 'esbuild'
 import {
@@ -20,9 +21,18 @@ import {
 import { anthropic } from 'fieldstream/anthropic'
 import { telemetry } from 'fieldstream/telemetry'
 import { replayFetch, simulate } from 'fieldstream/testing'
+import { endProgress, machine, median, showProgress, type Table, toMarkdown, toText, writeSections } from './report.ts'
 import { workloads } from './workloads.ts'
 
-const rounds = 40
+const { values: flags } = parseArgs({
+  options: {
+    quick: { type: 'boolean', default: false },
+    write: { type: 'boolean', default: false },
+    /** The times only. */
+    json: { type: 'boolean', default: false },
+  },
+})
+const rounds = flags.quick ? 15 : 40
 /** Answers that one figure is measured over. */
 const answersPerRound = 8
 /** Most that an answer from the cache may cost. */
@@ -97,10 +107,6 @@ async function cpuOf(ask: Ask): Promise<number> {
   return (user + system) / answersPerRound
 }
 
-function median(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[values.length >> 1]!
-}
-
 /** Bytes, minified and gzipped: of what is loaded at once, and of what may be loaded later. */
 async function sizeOf(names: string): Promise<readonly [number, number]> {
   const root = fileURLToPath(new URL('..', import.meta.url))
@@ -137,35 +143,46 @@ for (let round = 0; round < rounds + 5; round++) {
     const time = await cpuOf(ask)
     if (round >= 5) times.get(name)!.push(time)
   }
-  if (process.stderr.isTTY) process.stderr.write(`\r${round + 1} of ${rounds + 5}`)
+  if (process.stderr.isTTY) showProgress(`${round + 1} of ${rounds + 5}`)
 }
-if (process.stderr.isTTY) process.stderr.write('\r')
+endProgress()
 
 const base = median(times.get('nothing of it')!)
 const ratios = Object.fromEntries([...times].map(([name, measured]) => [name, median(measured) / base]))
-console.log(`One forced tool call of ${text.length} characters in deltas of 8, ${Math.round(base)} µs of CPU:\n`)
-for (const [name, ratio] of Object.entries(ratios)) console.log(`${name.padEnd(34)} ${ratio.toFixed(2)}×`)
-const hit = ratios['cache(), an answer that was kept']!
-console.log(
-  `\nAn answer from the cache may cost ${mostForHit}×: ${hit <= mostForHit ? 'reached' : 'MISSED'} (${hit.toFixed(3)}×)`,
-)
+if (flags.json) console.log(JSON.stringify(ratios))
+else await report()
 
-const client = 'StreamingLLMClient, tool'
-const [core, later] = await sizeOf(client)
-const kilobytes = (bytes: number): string => `${(bytes / 1000).toFixed(1)} kB`.padStart(8)
-console.log(
-  `\nA bundle, min + gzip:\n\n${client.padEnd(34)} ${kilobytes(core)}   and ${kilobytes(later).trim()} when first used`,
-)
-for (const name of [
-  'timeout',
-  'retry',
-  'fallback',
-  'nonStreaming',
-  'rateLimit',
-  'cache',
-  'xmlTools',
-  'ToolStreamAccumulator',
-]) {
-  const [size] = await sizeOf(`${client}, ${name}`)
-  console.log(`${`+ ${name}`.padEnd(34)} ${kilobytes(size - core)}`)
+async function report(): Promise<void> {
+  const note = `One forced tool call of ${text.length} characters in deltas of 8, ${Math.round(base)} µs of CPU without any feature.`
+  const costs: Table = [
+    ['', 'CPU'],
+    ...Object.entries(ratios).map(([name, ratio]) => [name, `${ratio.toFixed(ratio < 0.1 ? 3 : 2)}×`]),
+  ]
+  const hit = ratios['cache(), an answer that was kept']!
+  const verdict = `An answer from the cache may cost ${mostForHit}×: ${hit <= mostForHit ? 'reached' : 'MISSED'} (${hit.toFixed(3)}×).`
+  const client = 'StreamingLLMClient, tool'
+  const [core, later] = await sizeOf(client)
+  const kilobytes = (bytes: number): string => `${(bytes / 1000).toFixed(1)} kB`
+  const parts = [
+    'timeout',
+    'retry',
+    'fallback',
+    'nonStreaming',
+    'rateLimit',
+    'cache',
+    'xmlTools',
+    'ToolStreamAccumulator',
+  ]
+  const sizes: string[][] = [
+    ['', 'min + gzip'],
+    [client, kilobytes(core)],
+    ['and when first used', kilobytes(later)],
+  ]
+  for (const name of parts) sizes.push([`+ ${name}`, kilobytes((await sizeOf(`${client}, ${name}`))[0] - core)])
+  const bundle = 'A bundle of the core, and what each part adds to it:'
+  console.log(`${machine()}. ${note}\n\n${toText(costs)}\n\n${verdict}\n\n${bundle}\n\n${toText(sizes)}`)
+  if (flags.write) {
+    const section = [note, toMarkdown(costs), verdict, bundle, toMarkdown(sizes), `${machine()}.`].join('\n\n')
+    await writeSections({ 'bench:features': section })
+  }
 }

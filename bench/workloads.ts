@@ -10,7 +10,7 @@ const english = 'A light, crunchy snack that goes well with dips and keeps a par
 const mixed =
   'He said "crisp\u00e9" \u2014 \u4e0b\u5348\u8336\u7684\u597d\u642d\u6863 \ud83c\udf89\nand \u0938\u094d\u0935\u093e\u0926\u093f\u0937\u094d\u091f too. '
 
-function prose(length: number, start = 0): string {
+export function prose(length: number, start = 0): string {
   let text = ''
   for (let i = start; text.length < length; i++) text += i % 3 === 2 ? mixed : english
   return text.slice(0, length).toWellFormed()

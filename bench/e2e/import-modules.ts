@@ -1,0 +1,4 @@
+/** Times how long it takes to load modules in a process that has loaded nothing but others. */
+import { answerImports } from './answer-imports.ts'
+
+answerImports((name) => import(name))
