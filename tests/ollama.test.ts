@@ -487,8 +487,10 @@ describe('a line that breaks the protocol is an error, and what is merely new is
       expect((response!.toolCalls[0].input as { message: string }).message.length).toBe(length)
       return performance.now() - from
     }
+    // Of three, since the machine may be busy with something else; what grew with the square would take 16 times as long.
+    const best = async (length: number) => Math.min(await time(length), await time(length), await time(length))
     await time(500_000)
-    expect(await time(4_000_000)).toBeLessThan(5 * Math.max(50, await time(1_000_000)))
+    expect(await best(4_000_000)).toBeLessThan(8 * Math.max(50, await best(1_000_000)))
   })
 
   test('lines of any kind the format allows', async () => {
