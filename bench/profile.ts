@@ -1,0 +1,97 @@
+/**
+ * `npm run bench:profile -- --only ollama --contestant loop`: where the CPU time of one contestant of `bench:e2e` goes, per event, by
+ * file and by function. `--job text-6` has the requests in view, `--paced` many answers at once.
+ */
+import { Session } from 'node:inspector/promises'
+import { parseArgs } from 'node:util'
+import { loadContestant } from './e2e/contestants.ts'
+import { argumentsOf, deltaChars, type JobName, type Order, toPrompt, type WireName } from './e2e/job.ts'
+import { startServer } from './e2e/processes.ts'
+import { toText } from './report.ts'
+
+const { values: flags } = parseArgs({
+  options: {
+    only: { type: 'string', default: 'anthropic' },
+    contestant: { type: 'string', default: 'loop' },
+    job: { type: 'string', default: 'answer' },
+    seconds: { type: 'string', default: '5' },
+    rows: { type: 'string', default: '40' },
+  },
+})
+const job = flags.job as JobName
+const seconds = Number(flags.seconds)
+const server = await startServer()
+const contestant = await loadContestant(flags.contestant)
+const ask = await contestant.open(flags.only as WireName, server.address)
+
+let id = 0
+const pace: Order['pace'] = 'burst'
+async function askFor(milliseconds: number): Promise<number> {
+  const end = performance.now() + milliseconds
+  let answers = 0
+  for (; performance.now() < end; answers++)
+    await ask(toPrompt({ id: ++id, job, pace }), { onText: () => undefined, onArguments: () => undefined })
+  return answers
+}
+
+await askFor(2000)
+const session = new Session()
+session.connect()
+await session.post('Profiler.enable')
+await session.post('Profiler.setSamplingInterval', { interval: 200 })
+await session.post('Profiler.start')
+const answers = await askFor(seconds * 1000)
+const { profile } = await session.post('Profiler.stop')
+server.stop()
+
+/** Microseconds by name. */
+type Times = Map<string, number>
+const byFunction: Times = new Map()
+const byFile: Times = new Map()
+/** What the library's functions take with all that they call. */
+const inclusive: Times = new Map()
+const nodes = new Map(profile.nodes.map((node) => [node.id, node]))
+const callers = new Map(profile.nodes.flatMap(({ id, children = [] }) => children.map((child) => [child, id] as const)))
+let total = 0
+for (const [i, sample] of (profile.samples ?? []).entries()) {
+  const { functionName } = nodes.get(sample)!.callFrame
+  if (functionName === '(idle)') continue
+  const time = profile.timeDeltas![i]!
+  add(byFile, fileOf(sample) || functionName, time)
+  add(byFunction, nameOf(sample), time)
+  const stack = new Set<string>()
+  for (let at: number | undefined = sample; at !== undefined; at = callers.get(at))
+    if (fileOf(at).startsWith('src/')) stack.add(nameOf(at))
+  for (const name of stack) add(inclusive, name, time)
+  total += time
+}
+
+function fileOf(node: number): string {
+  return nodes.get(node)!.callFrame.url.replace(/^.*?\/(?=src\/|bench\/|node_modules\/|internal)/, '')
+}
+
+function nameOf(node: number): string {
+  const { functionName, url, lineNumber } = nodes.get(node)!.callFrame
+  return url === '' ? functionName : `${functionName || '(anonymous)'} ${fileOf(node)}:${lineNumber + 1}`
+}
+
+function add(times: Times, name: string, time: number): void {
+  times.set(name, (times.get(name) ?? 0) + time)
+}
+
+const events = answers * Math.ceil(argumentsOf(job).length / deltaChars)
+function table(title: string, times: Times): string {
+  const rows = [...times].sort(([, a], [, b]) => b - a).slice(0, Number(flags.rows))
+  return toText([
+    [title, 'ns per event', '%'],
+    ...rows.map(([name, time]) => [name, ((time * 1000) / events).toFixed(0), ((time / total) * 100).toFixed(1)]),
+  ])
+}
+
+console.log(`${contestant.name}, ${flags.only}: ${((total * 1000) / events).toFixed(0)} ns per event, ${(total / answers).toFixed(0)} µs per answer\n`)
+console.log(table('file', byFile))
+console.log()
+console.log(table('function', byFunction))
+console.log()
+console.log(table('function, with what it calls', inclusive))
+process.exit()
