@@ -1,10 +1,10 @@
 import { AbortedError, describeError, isLLMError, type LLMError, StreamError, UsageError } from '../errors.ts'
-import type { StreamEvent } from '../events.ts'
-import { fromBatches, notStreamed, type StreamEvents } from '../provider.ts'
+import { type Batches, fromBatches, notStreamed, type StreamEvents } from '../provider.ts'
 import type { LLMWarning } from '../request.ts'
 import { type EventMapper, type Json, protocolError } from './event-mapper.ts'
 import { endOfEvents, type EventReader, type Framing, type WireEvent, type WireLimits } from './event-reader.ts'
 import { jsonBody } from './json-body.ts'
+import { MappedReads, type OpenAnswer } from './mapped-reads.ts'
 import { readText } from './read-text.ts'
 import { serverSentEvents } from './server-sent-events.ts'
 import { errorIn, toTransportError } from './transport-errors.ts'
@@ -38,42 +38,35 @@ export interface SdkStream<Body = Json> extends Service {
  * Opens an SDK's stream and reads it ourselves where its body can be read: SDK iterators end without an error when a stream is
  * cut or aborted. What comes is read as what it is, a stream or an answer in one piece, whichever was asked for.
  */
-export async function* readSdkStream<Body>(options: SdkStream<Body>): AsyncGenerator<StreamEvent[], void, undefined> {
-  const { provider, signal, limits, requestIdHeader } = options
-  const body = bodyOf(options)
+export function readSdkStream<Body>(options: SdkStream<Body>): Batches {
+  const { provider, signal, requestIdHeader } = options
+  let body: Body | undefined
   let response: Response | undefined
-  let reader: EventReader | undefined
-  let mapper: EventMapper | undefined
   let requestId: string | undefined
-  try {
-    const { call } = await options.send(body)
-    response = await rawResponse(call)
-    requestId = response?.headers.get(requestIdHeader) ?? undefined
-    // Binary frames (Bedrock), or no response to be had: what the SDK makes of it.
-    const given = response && !isBinary(response) ? undefined : { answer: await call }
-    const framing = response && framingOf(response, options)
-    const isWhole = given ? !isIterable(given.answer) : framing === jsonBody
-    if (isWhole && options.streaming) options.warnings.push(notStreamed)
-    mapper = options.createMapper(requestId)
-    if (given) {
-      const { answer } = given
-      if (isIterable(answer)) yield* mapIterator(answer, mapper, signal)
-      else yield* mapReads(once([answer]), mapper, signal)
-    } else if (response && framing) {
-      yield []
-      reader = framing.open(await eventBody(response, framing, options), limits)
-      yield* mapReads(isWhole ? wholeAnswer(reader, mapper, options) : events(reader, provider), mapper, signal)
-    }
-  } catch (error) {
-    const rest = mapper?.rest() ?? []
-    if (rest.length > 0) yield rest
-    if (!mapper && !isLLMError(error)) checkJson(body, provider)
-    throw describeError(toError(error, options, signal, mapper ? 'stream' : 'connect'), { provider, requestId })
-  } finally {
-    if (!reader) response?.body?.cancel().catch(() => undefined)
-    else if (mapper?.isFinished) reader.drain()
-    else reader.cancel()
-  }
+  return new MappedReads({
+    signal,
+    async open() {
+      body = bodyOf(options)
+      const { call } = await options.send(body)
+      response = await rawResponse(call)
+      requestId = response?.headers.get(requestIdHeader) ?? undefined
+      // Binary frames (Bedrock), or no response to be had: what the SDK makes of it.
+      const given = response && !isBinary(response) ? undefined : { answer: await call }
+      const framing = response && framingOf(response, options)
+      const isWhole = given ? !isIterable(given.answer) : framing === jsonBody
+      if (isWhole && options.streaming) options.warnings.push(notStreamed)
+      const mapper = options.createMapper(requestId)
+      if (given) return isIterable(given.answer) ? iteratedAnswer(given.answer, mapper) : givenAnswer(given.answer, mapper)
+      return isWhole ? wholeAnswerIn(response!, mapper, options) : answerIn(response!, framing!, mapper, options)
+    },
+    toError(error, answer) {
+      if (!answer) {
+        response?.body?.cancel().catch(() => undefined)
+        if (!isLLMError(error) && body !== undefined) checkJson(body, provider)
+      }
+      return describeError(toError(error, options, signal, answer ? 'stream' : 'connect'), { provider, requestId })
+    },
+  })
 }
 
 function bodyOf<Body>(options: SdkStream<Body>): Body {
@@ -122,19 +115,19 @@ export function mapSdkStream(given: AsyncIterable<unknown>, options: CalledSdkSt
     )
   }
   const stream = options.restate?.(given) ?? given
-  return fromBatches(async function* () {
-    const mapper = options.createMapper()
-    const { signal } = controllerOf(stream) ?? new AbortController()
-    try {
-      yield* mapIterator(stream, mapper, signal)
-    } catch (error) {
-      const rest = mapper.rest()
-      if (rest.length > 0) yield rest
-      // The SDK aborts by itself after any error, so only the reason tells who was first.
-      if (signal.aborted && error === signal.reason) throw new AbortedError(error, { phase: 'stream' })
-      throw toError(error, options, new AbortController().signal, 'stream')
-    }
-  })
+  const { signal } = controllerOf(stream) ?? new AbortController()
+  return fromBatches(
+    () =>
+      new MappedReads({
+        signal,
+        open: () => iteratedAnswer(stream, options.createMapper()),
+        toError: (error) => {
+          // The SDK aborts by itself after any error, so only the reason tells who was first.
+          if (signal.aborted && error === signal.reason) return new AbortedError(error, { phase: 'stream' })
+          return toError(error, options, new AbortController().signal, 'stream')
+        },
+      }),
+  )
 }
 
 function isIterable(answer: unknown): answer is AsyncIterable<unknown> {
@@ -154,102 +147,84 @@ function framingOf(
   return contentType === undefined || jsonType.test(contentType) ? jsonBody : framing
 }
 
-type Read = () => Promise<Iterable<unknown> | undefined>
-
-function events(reader: EventReader, provider: string): Read {
-  return async () => {
-    const read = await reader.read()
-    return read && parsed(provider, read)
+/** The answer in a body. */
+function answerIn(
+  response: Response,
+  framing: Framing,
+  mapper: EventMapper,
+  service: Service & Pick<SdkStream, 'limits'>,
+): OpenAnswer<readonly WireEvent[]> {
+  let reader: EventReader | undefined
+  const openBody = async (): Promise<readonly WireEvent[] | undefined> => {
+    reader = framing.open(await eventBody(response, framing, service), service.limits)
+    return reader.read()
+  }
+  return {
+    mapper,
+    read: () => (reader ? reader.read() : openBody()),
+    toEvents: (read) => parsed(service.provider, read),
+    close(isComplete) {
+      if (!reader) response.body?.cancel().catch(() => undefined)
+      else if (isComplete) reader.drain()
+      else reader.cancel()
+    },
   }
 }
 
-/** The one event that a whole answer is to its mapper; of a list, each of its members. */
-function wholeAnswer(reader: EventReader, mapper: EventMapper, { provider, toReportedError }: Service): Read {
+/** As `answerIn`, of an answer in one piece: the one event that it is to its mapper, or, of a list, each of its members. */
+function wholeAnswerIn(
+  response: Response,
+  mapper: EventMapper,
+  service: Service & Pick<SdkStream, 'limits'>,
+): OpenAnswer<readonly WireEvent[]> {
+  const { provider, toReportedError } = service
+  const answer = answerIn(response, jsonBody, mapper, service)
   let text: string | undefined
-  return async () => {
-    const read = await reader.read()
-    text ??= read?.[0]?.data
-    if (read) return [...parsed(provider, read)].flat()
-    if (text === undefined || mapper.hasStarted) return undefined
-    const error = errorIn(text)
-    throw error === undefined ? unexpectedContent(provider, 'other JSON', jsonBody) : toReportedError(error)
+  return {
+    ...answer,
+    async read() {
+      const read = await answer.read()
+      text ??= read?.[0]?.data
+      if (read || text === undefined || mapper.hasStarted) return read
+      const error = errorIn(text)
+      throw error === undefined ? unexpectedContent(provider, 'other JSON', jsonBody) : toReportedError(error)
+    },
+    toEvents: (read) => [...answer.toEvents(read)].flat(),
   }
 }
 
-function once(events: readonly unknown[]): Read {
-  let rest: readonly unknown[] | undefined = events
-  return () => {
-    const read = rest
-    rest = undefined
-    return Promise.resolve(read)
+/** An answer in one piece that an SDK has read. */
+function givenAnswer(answer: unknown, mapper: EventMapper): OpenAnswer<unknown[]> {
+  const pieces = [[answer]]
+  return {
+    mapper,
+    read: () => Promise.resolve(pieces.shift()),
+    toEvents: (piece) => piece,
+    close: () => undefined,
   }
 }
 
-/** How long what may still follow the terminal evidence is waited for, all in all. */
-const restMs = 1000
-
-/** Maps reads until the answer is complete. */
-async function* mapReads(
-  read: Read,
-  mapper: EventMapper,
-  signal: AbortSignal,
-): AsyncGenerator<StreamEvent[], void, undefined> {
-  let left = restMs
-  for (;;) {
-    const from = performance.now()
-    const events = await (mapper.mayEnd ? readRest(read, left, signal) : read())
-    if (!events) break
-    if (mapper.mayEnd) left -= performance.now() - from
-    yield mapper.push(events)
-    if (mapper.hasEnded()) return
-  }
-  // Aborted, an SDK's iterator just ends.
-  signal.throwIfAborted()
-  yield mapper.end()
-  mapper.hasEnded()
-}
-
-async function* mapIterator(
-  iterable: AsyncIterable<unknown>,
-  mapper: EventMapper,
-  signal: AbortSignal,
-): AsyncGenerator<StreamEvent[], void, undefined> {
-  const iterator = iterable[Symbol.asyncIterator]()
+/** What an SDK's stream iterates over. */
+function iteratedAnswer(stream: AsyncIterable<unknown>, mapper: EventMapper): OpenAnswer<unknown[]> {
+  const iterator = stream[Symbol.asyncIterator]() as AsyncIterator<unknown, unknown>
   let isReading = false
-  const read = async (): Promise<unknown[] | undefined> => {
-    isReading = true
-    try {
-      const { done, value } = (await iterator.next()) as IteratorResult<unknown, unknown>
-      return done ? undefined : [value]
-    } finally {
-      isReading = false
-    }
-  }
-  try {
-    yield []
-    yield* mapReads(read, mapper, signal)
-  } finally {
-    // A generator that waits for its next event would only leave after that.
-    if (isReading) controllerOf(iterable)?.abort()
-    const left = iterator.return?.().catch(() => undefined)
-    if (!isReading) await left
-  }
-}
-
-/** Waits a moment for what may follow the evidence. A connection that breaks then has lost nothing that counts. */
-async function readRest(read: Read, milliseconds: number, signal: AbortSignal): Promise<Iterable<unknown> | undefined> {
-  let timer: ReturnType<typeof setTimeout> | undefined
-  const tooLate = new Promise<undefined>((resolve) => (timer = setTimeout(resolve, milliseconds, undefined)))
-  try {
-    const rest = read().catch((error: unknown) => {
-      if (signal.aborted || isLLMError(error)) throw error
-      return undefined
-    })
-    // Nobody looks at it any more where it comes too late.
-    rest.catch(() => undefined)
-    return await Promise.race([rest, tooLate])
-  } finally {
-    clearTimeout(timer)
+  return {
+    mapper,
+    async read() {
+      isReading = true
+      try {
+        const { done, value } = await iterator.next()
+        return done ? undefined : [value]
+      } finally {
+        isReading = false
+      }
+    },
+    toEvents: (piece) => piece,
+    close() {
+      // A generator that waits for its next event would only leave after that.
+      if (isReading) controllerOf(stream)?.abort()
+      iterator.return?.().catch(() => undefined)
+    },
   }
 }
 
