@@ -650,7 +650,7 @@ export class ResponseStream<
 
   #onEvent(event: StreamEvent): void {
     this.#message.push(event)
-    if (endsDeltas(event)) this.#batcher?.flush()
+    if (this.#batcher && endsDeltas(event)) this.#batcher.flush()
     switch (event.type) {
       case 'start':
         this.#start ??= event

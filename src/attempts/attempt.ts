@@ -259,10 +259,12 @@ class Attempt implements Batches {
       }
     }
     if (stage === this.#stage) return
-    // Other limits hold from now on, which may be nearer.
     this.#stage = stage
+    // Other limits hold from now on. A timer that is too early looks again; one that is too late is of no use.
+    const left = this.#nearest()?.left
+    if (this.#timer && left !== undefined && this.#timerDue <= performance.now() + left) return
     this.#disarm()
-    if (batch.length === 0) this.#arm()
+    if (batch.length === 0) this.#arm(left)
   }
 
   #arm(delay = this.#nearest()?.left): void {
@@ -290,14 +292,15 @@ class Attempt implements Batches {
   #nearest(): { readonly limit: Limit; readonly left: number } | undefined {
     const waited = this.#waited + performance.now() - this.#waitingSince
     const since = { firstByte: 0, firstOutput: 0, idle: this.#lastByte, progress: this.#lastOutput }
-    return limitsOf[this.#stage]
-      .flatMap((limit) => {
-        const most = this.#timeouts[limit]
-        // It all comes at once, after as long as the model takes to write it.
-        if (this.#isWhole && limit !== 'idle') return []
-        return typeof most === 'number' ? [{ limit, left: Math.ceil(since[limit] + most - waited) }] : []
-      })
-      .sort((a, b) => a.left - b.left)[0]
+    let nearest: { readonly limit: Limit; readonly left: number } | undefined
+    for (const limit of limitsOf[this.#stage]) {
+      const most = this.#timeouts[limit]
+      // It all comes at once, after as long as the model takes to write it.
+      if (typeof most !== 'number' || (this.#isWhole && limit !== 'idle')) continue
+      const left = Math.ceil(since[limit] + most - waited)
+      if (!nearest || left < nearest.left) nearest = { limit, left }
+    }
+    return nearest
   }
 
   #expire(limit: Limit): void {

@@ -2,7 +2,7 @@ import { StreamError } from '../errors.ts'
 import type { StreamEvent } from '../events.ts'
 import type { LLMWarning } from '../request.ts'
 import { CharacterJoiner } from './character-joiner.ts'
-import { endOfEvents } from './event-reader.ts'
+import { emptyEvent, endOfEvents } from './event-reader.ts'
 
 /** JSON off the wire or on it. */
 export type Json = Record<string, unknown>
@@ -69,31 +69,34 @@ export abstract class EventMapper {
   protected mapRest?(out: StreamEvent[]): void
 
   /**
-   * Maps the events of one read. Where one is wrong, returns what came before it; `hasEnded` throws then. What follows the end
-   * of the answer is ignored, with a warning.
+   * Maps the pieces of one read, each of which `parse` makes an event of, not before it is needed: where one is wrong, returns what
+   * came before it; `hasEnded` throws then. What follows the end of the answer is ignored, with a warning.
    */
-  push(events: Iterable<unknown>): StreamEvent[] {
-    const rest: Iterator<unknown> = events[Symbol.iterator]()
+  push<Piece>(pieces: readonly Piece[], parse: (piece: Piece) => unknown): StreamEvent[] {
     return this.#collect((mapped) => {
-      while (!this.isFinished) {
-        const next = rest.next()
-        if (next.done) return
-        if (next.value === endOfEvents) this.#complete(mapped)
+      let next = 0
+      while (!this.isFinished && next < pieces.length) {
+        const event = parse(pieces[next++]!)
+        if (event === emptyEvent) continue
+        if (event === endOfEvents) this.#complete(mapped)
         else {
-          if (this.#context.raw) mapped.push({ type: 'raw', value: next.value })
-          this.map(toObject(this.provider, next.value, 'an event'), mapped)
+          if (this.#context.raw) mapped.push({ type: 'raw', value: event })
+          this.map(toObject(this.provider, event, 'an event'), mapped)
         }
       }
-      if (this.#saysMore(rest)) mapped.splice(mapped.length - 1, 0, dataAfterEnd)
+      if (next < pieces.length && this.#saysMore(pieces.slice(next), parse))
+        mapped.splice(mapped.length - 1, 0, dataAfterEnd)
     })
   }
 
   /** Whether there is more than signs of life. */
-  #saysMore(events: Iterator<unknown>): boolean {
+  #saysMore<Piece>(pieces: readonly Piece[], parse: (piece: Piece) => unknown): boolean {
     const ignored: StreamEvent[] = []
     try {
-      for (let next = events.next(); !next.done; next = events.next())
-        if (next.value !== endOfEvents) this.map(toObject(this.provider, next.value, 'an event'), ignored)
+      for (const piece of pieces) {
+        const event = parse(piece)
+        if (event !== endOfEvents && event !== emptyEvent) this.map(toObject(this.provider, event, 'an event'), ignored)
+      }
     } catch {
       return true
     }

@@ -19,6 +19,9 @@ export interface WireEvent {
 /** What some services send after their last event, to say that nothing more comes. */
 export const endOfEvents: WireEvent = { data: '' }
 
+/** How some gateways keep a connection alive. */
+export const emptyEvent: WireEvent = { data: '' }
+
 /** How a body is cut into events. */
 export interface Framing {
   /** For messages, e.g. `an event stream`. */

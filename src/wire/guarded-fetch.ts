@@ -8,7 +8,8 @@ import { readText } from './read-text.ts'
  */
 export function guardedFetch(fetch: typeof globalThis.fetch | undefined): typeof globalThis.fetch {
   return async (input, init) => {
-    const headers = new Headers(init?.headers)
+    // Those of an SDK are made for this request alone: no need of a copy.
+    const headers = init?.headers instanceof Headers ? init.headers : new Headers(init?.headers)
     if (!headers.has('accept-encoding')) headers.set('accept-encoding', 'identity')
     // Not `'error'`: it cannot be told from other failures, and some runtimes do not have it.
     const response = await (fetch ?? globalThis.fetch)(input, { ...init, headers, redirect: 'manual' })

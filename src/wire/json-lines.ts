@@ -18,7 +18,7 @@ export class JsonLineReader extends EventReader {
       this.#add(text.slice(start, end))
       this.#complete()
     }
-    this.#add(text.slice(start))
+    if (start < text.length) this.#add(text.slice(start))
   }
 
   /** The last line may lack its end, if it is whole: no part of an object is an object. */
@@ -41,8 +41,9 @@ export class JsonLineReader extends EventReader {
   }
 
   #complete(): void {
-    const data = this.#pieces.join('').trim()
-    this.#pieces = []
+    const line = this.#pieces.length === 1 ? this.#pieces[0]! : this.#pieces.join('')
+    const data = line.trim()
+    this.#pieces.length = 0
     this.#length = 0
     if (data !== '') this.events.push({ data })
   }

@@ -3,14 +3,15 @@ import type { StreamEvent } from '../events.ts'
 import type { Batches } from '../provider.ts'
 import type { EventMapper } from './event-mapper.ts'
 
-/** What one read of an answer brings, in the form in which its `toEvents` takes it; `undefined` at the end. */
-type Read<Piece> = Promise<Piece | undefined>
+/** What one read of an answer brings; `undefined` at the end. */
+type Read<Piece> = Promise<readonly Piece[] | undefined>
 
 /** An answer that has begun. */
 export interface OpenAnswer<Piece = unknown> {
   readonly mapper: EventMapper
   read(): Read<Piece>
-  toEvents(piece: Piece): Iterable<unknown>
+  /** Makes a piece an event. Throws where it is none. */
+  parse(piece: Piece): unknown
   /** Called once, when nothing more is read; `isComplete` says that the terminal evidence came. */
   close(isComplete: boolean): void
 }
@@ -77,13 +78,13 @@ export class MappedReads implements Batches {
     }
   }
 
-  readonly #onRead = (piece: unknown): IteratorResult<readonly StreamEvent[], undefined> => {
-    const answer = this.#answer!
+  readonly #onRead = (pieces: readonly unknown[] | undefined): IteratorResult<readonly StreamEvent[], undefined> => {
+    const { mapper, parse } = this.#answer!
     try {
-      if (piece !== undefined) return { done: false, value: answer.mapper.push(answer.toEvents(piece)) }
+      if (pieces) return { done: false, value: mapper.push(pieces, parse) }
       this.#source.signal.throwIfAborted()
       this.#isAtEnd = true
-      return { done: false, value: answer.mapper.end() }
+      return { done: false, value: mapper.end() }
     } catch (error) {
       return this.#onError(error)
     }

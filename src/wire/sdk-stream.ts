@@ -2,7 +2,14 @@ import { AbortedError, describeError, isLLMError, type LLMError, StreamError, Us
 import { type Batches, fromBatches, notStreamed, type StreamEvents } from '../provider.ts'
 import type { LLMWarning } from '../request.ts'
 import { type EventMapper, type Json, protocolError } from './event-mapper.ts'
-import { endOfEvents, type EventReader, type Framing, type WireEvent, type WireLimits } from './event-reader.ts'
+import {
+  emptyEvent,
+  endOfEvents,
+  type EventReader,
+  type Framing,
+  type WireEvent,
+  type WireLimits,
+} from './event-reader.ts'
 import { jsonBody } from './json-body.ts'
 import { MappedReads, type OpenAnswer } from './mapped-reads.ts'
 import { readText } from './read-text.ts'
@@ -56,7 +63,8 @@ export function readSdkStream<Body>(options: SdkStream<Body>): Batches {
       const isWhole = given ? !isIterable(given.answer) : framing === jsonBody
       if (isWhole && options.streaming) options.warnings.push(notStreamed)
       const mapper = options.createMapper(requestId)
-      if (given) return isIterable(given.answer) ? iteratedAnswer(given.answer, mapper) : givenAnswer(given.answer, mapper)
+      if (given)
+        return isIterable(given.answer) ? iteratedAnswer(given.answer, mapper) : givenAnswer(given.answer, mapper)
       return isWhole ? wholeAnswerIn(response!, mapper, options) : answerIn(response!, framing!, mapper, options)
     },
     toError(error, answer) {
@@ -153,7 +161,7 @@ function answerIn(
   framing: Framing,
   mapper: EventMapper,
   service: Service & Pick<SdkStream, 'limits'>,
-): OpenAnswer<readonly WireEvent[]> {
+): OpenAnswer<WireEvent> {
   let reader: EventReader | undefined
   const openBody = async (): Promise<readonly WireEvent[] | undefined> => {
     reader = framing.open(await eventBody(response, framing, service), service.limits)
@@ -162,7 +170,7 @@ function answerIn(
   return {
     mapper,
     read: () => (reader ? reader.read() : openBody()),
-    toEvents: (read) => parsed(service.provider, read),
+    parse: (event) => parseEvent(service.provider, event),
     close(isComplete) {
       if (!reader) response.body?.cancel().catch(() => undefined)
       else if (isComplete) reader.drain()
@@ -176,36 +184,38 @@ function wholeAnswerIn(
   response: Response,
   mapper: EventMapper,
   service: Service & Pick<SdkStream, 'limits'>,
-): OpenAnswer<readonly WireEvent[]> {
+): OpenAnswer {
   const { provider, toReportedError } = service
-  const answer = answerIn(response, jsonBody, mapper, service)
+  const { close, ...answer } = answerIn(response, jsonBody, mapper, service)
   let text: string | undefined
   return {
-    ...answer,
+    mapper,
     async read() {
       const read = await answer.read()
       text ??= read?.[0]?.data
-      if (read || text === undefined || mapper.hasStarted) return read
+      if (read) return read.flatMap((event) => answer.parse(event))
+      if (text === undefined || mapper.hasStarted) return undefined
       const error = errorIn(text)
       throw error === undefined ? unexpectedContent(provider, 'other JSON', jsonBody) : toReportedError(error)
     },
-    toEvents: (read) => [...answer.toEvents(read)].flat(),
+    parse: (event) => event,
+    close,
   }
 }
 
 /** An answer in one piece that an SDK has read. */
-function givenAnswer(answer: unknown, mapper: EventMapper): OpenAnswer<unknown[]> {
+function givenAnswer(answer: unknown, mapper: EventMapper): OpenAnswer {
   const pieces = [[answer]]
   return {
     mapper,
     read: () => Promise.resolve(pieces.shift()),
-    toEvents: (piece) => piece,
+    parse: (event) => event,
     close: () => undefined,
   }
 }
 
 /** What an SDK's stream iterates over. */
-function iteratedAnswer(stream: AsyncIterable<unknown>, mapper: EventMapper): OpenAnswer<unknown[]> {
+function iteratedAnswer(stream: AsyncIterable<unknown>, mapper: EventMapper): OpenAnswer {
   const iterator = stream[Symbol.asyncIterator]() as AsyncIterator<unknown, unknown>
   let isReading = false
   return {
@@ -219,7 +229,7 @@ function iteratedAnswer(stream: AsyncIterable<unknown>, mapper: EventMapper): Op
         isReading = false
       }
     },
-    toEvents: (piece) => piece,
+    parse: (event) => event,
     close() {
       // A generator that waits for its next event would only leave after that.
       if (isReading) controllerOf(stream)?.abort()
@@ -267,20 +277,13 @@ function unexpectedContent(provider: string, what: string, due: Framing): Stream
   )
 }
 
-/** Parses one by one, so that what stands before a fault still counts. */
-function* parsed(provider: string, events: readonly WireEvent[]): Generator<unknown, void, undefined> {
-  for (const wireEvent of events) {
-    if (wireEvent === endOfEvents) yield endOfEvents
-    // An empty event is how some gateways keep a connection alive.
-    if (wireEvent.data === '') continue
-    let event: unknown
-    try {
-      event = JSON.parse(wireEvent.data)
-    } catch {
-      // The parser's own message would quote the answer.
-      throw protocolError(provider, 'what it sent is not JSON')
-    }
-    yield event
+function parseEvent(provider: string, event: WireEvent): unknown {
+  if (event === endOfEvents || event === emptyEvent) return event
+  try {
+    return JSON.parse(event.data)
+  } catch {
+    // The parser's own message would quote the answer.
+    throw protocolError(provider, 'what it sent is not JSON')
   }
 }
 

@@ -3,6 +3,7 @@ import { StreamError } from '../errors.ts'
 import {
   defaultMaxEventLength,
   defaultMaxStrayLines,
+  emptyEvent,
   endOfEvents,
   EventReader,
   eventTooLong,
@@ -41,7 +42,8 @@ export class ServerSentEventReader extends EventReader {
       onEvent: (event) => {
         this.#stray = ''
         this.#strayLines = 0
-        this.events.push(event.data.startsWith(endMarker) ? endOfEvents : event)
+        const { data } = event
+        this.events.push(data === '' ? emptyEvent : data.startsWith(endMarker) ? endOfEvents : event)
       },
       onError: ({ type, field, value, line }) => {
         if (type === 'max-buffer-size-exceeded') throw eventTooLong(maxEventLength)
@@ -53,7 +55,9 @@ export class ServerSentEventReader extends EventReader {
 
   /** Whole lines only: of a line in pieces the parser would not tell what it ignores. */
   protected override feed(text: string): void {
-    const end = Math.max(text.lastIndexOf('\n'), text.lastIndexOf('\r')) + 1
+    const newline = text.lastIndexOf('\n') + 1
+    // Most services end their lines in LF only: no need to search all of the text for CR.
+    const end = newline + text.slice(newline).lastIndexOf('\r') + 1
     if (end > 0) {
       const lines = this.#line + text.slice(0, end)
       this.#line = ''

@@ -43,7 +43,8 @@ export class ThinkTagSplitter {
   write(content: string, out: StreamEvent[]): void {
     if (content === '') return
     this.#out = out
-    if (this.#state === 'verbatim') {
+    const isClear = this.#state === 'text' && this.#held === '' && !content.includes('<')
+    if (isClear || this.#state === 'verbatim') {
       this.#emit('text-delta', content)
       return
     }
