@@ -2,7 +2,13 @@
  * What a bundle gains by the library, minified and gzipped: of the sources, as a bundler that drops what is not used makes it. What
  * is loaded when first used counts apart, and optional peers not at all.
  */
-const loadedLater = ['*/optional-parts.ts', '*/tool-runner.ts', '*/json-channel.ts', '*/xml-channel.ts']
+const loadedLater = [
+  '*/optional-parts.ts',
+  '*/node-transport.ts',
+  '*/tool-runner.ts',
+  '*/json-channel.ts',
+  '*/xml-channel.ts',
+]
 const peers = ['p-queue', 'lru-cache', '@anthropic-ai/sdk', 'openai', 'ollama', '@google/genai', '@opentelemetry/api']
 
 const core = { 'src/index.ts': '{ StreamingLLMClient, tool }' }

@@ -88,7 +88,9 @@ function table(title: string, times: Times): string {
   ])
 }
 
-console.log(`${contestant.name}, ${flags.only}: ${((total * 1000) / events).toFixed(0)} ns per event, ${(total / answers).toFixed(0)} µs per answer\n`)
+console.log(
+  `${contestant.name}, ${flags.only}: ${((total * 1000) / events).toFixed(0)} ns per event, ${(total / answers).toFixed(0)} µs per answer\n`,
+)
 console.log(table('file', byFile))
 console.log()
 console.log(table('function', byFunction))

@@ -4,7 +4,7 @@ import { toConnectionError } from '../src/wire/connection-errors.ts'
 import { guardedFetch } from '../src/wire/guarded-fetch.ts'
 
 const address = 'http://localhost/'
-const answering = (response: Response) => guardedFetch(() => Promise.resolve(response))
+const answering = (response: Response) => guardedFetch({ fetch: () => Promise.resolve(response) })
 
 describe('an error body', () => {
   beforeEach(() => {

@@ -8,6 +8,7 @@ const loaders: Readonly<Record<string, () => Promise<Contestant>>> = {
   helper: async () => (await import('./sdks.ts')).sdkHelper,
   loop: async () => (await import('./fieldstream.ts')).loop,
   listener: async () => (await import('./fieldstream.ts')).listener,
+  node: async () => (await import('./fieldstream.ts')).listenerOverNode,
   'over-sdk': async () => (await import('./fieldstream.ts')).overSdk,
   'pi-ai': async () => (await import('../peers/pi-ai.ts')).piAi,
   'ai-sdk-deltas': async () => (await import('./ai-sdk.ts')).aiSdkDeltas,

@@ -3,18 +3,26 @@ import type { Contestant } from './contestant.ts'
 import { apiKey, fieldPaths, model, schema, toolName, type WireName } from './job.ts'
 import { rawStream, sdkPackages } from './sdks.ts'
 
-async function providerOf(wire: WireName, address: string): Promise<Provider> {
+type Transport = 'fetch' | 'node'
+
+async function providerOf(wire: WireName, address: string, transport: Transport): Promise<Provider> {
   switch (wire) {
     case 'anthropic':
-      return (await import('fieldstream/anthropic')).anthropic({ model, apiKey, baseURL: address })
+      return (await import('fieldstream/anthropic')).anthropic({ model, apiKey, baseURL: address, transport })
     case 'openai':
-      return (await import('fieldstream/openai')).openai({ model, apiKey, baseURL: `${address}/v1` })
+      return (await import('fieldstream/openai')).openai({ model, apiKey, baseURL: `${address}/v1`, transport })
     case 'openai-chat':
-      return (await import('fieldstream/openai')).openaiChat({ model, apiKey, baseURL: `${address}/v1` })
+      return (await import('fieldstream/openai')).openaiChat({ model, apiKey, baseURL: `${address}/v1`, transport })
     case 'ollama':
-      return (await import('fieldstream/ollama')).ollama({ model, host: address })
+      return (await import('fieldstream/ollama')).ollama({ model, host: address, transport })
     case 'gemini':
-      return (await import('fieldstream/gemini')).gemini({ model, apiKey, vertexai: false, baseURL: address })
+      return (await import('fieldstream/gemini')).gemini({
+        model,
+        apiKey,
+        vertexai: false,
+        baseURL: address,
+        transport,
+      })
   }
 }
 
@@ -22,8 +30,11 @@ const answer = tool({ name: toolName, input: schema })
 const fields = new FieldExtractorRegistry(fieldPaths.map((path) => ({ field: path, path })))
 
 /** The complete public client, with events, registry, accumulator and metrics. */
-async function streamOf(wire: WireName, address: string) {
-  const client = new StreamingLLMClient({ provider: await providerOf(wire, address), onMetrics: () => undefined })
+async function streamOf(wire: WireName, address: string, transport: Transport = 'fetch') {
+  const client = new StreamingLLMClient({
+    provider: await providerOf(wire, address, transport),
+    onMetrics: () => undefined,
+  })
   return (prompt: string) =>
     client.stream({
       messages: [{ role: 'user', content: prompt }],
@@ -55,12 +66,12 @@ export const loop: Contestant = {
   },
 }
 
-export const listener: Contestant = {
-  name: "fieldstream, on('field-delta')",
+const listening = (name: string, transport: Transport): Contestant => ({
+  name,
   kind: 'ours',
   packages,
   async open(wire, address) {
-    const ask = await streamOf(wire, address)
+    const ask = await streamOf(wire, address, transport)
     return async (prompt, sink) => {
       const stream = ask(prompt).on('field-delta', ({ field, delta }) => {
         if (field === fieldPaths[0]) sink.onText(delta)
@@ -68,7 +79,10 @@ export const listener: Contestant = {
       return (await stream.final()).toolCalls[0].input
     }
   },
-}
+})
+
+export const listener = listening("fieldstream, on('field-delta')", 'fetch')
+export const listenerOverNode = listening("fieldstream, on(), transport: 'node'", 'node')
 
 async function mapperOf(wire: WireName) {
   switch (wire) {

@@ -25,26 +25,44 @@ export interface OpenAIConnection<Client> {
   readonly baseURL?: string | undefined
   /** Used instead of the global `fetch`, for proxies and tests. */
   readonly fetch?: typeof globalThis.fetch | undefined
+  /**
+   * `'node'` sends requests with Node's own HTTP client and its global agents, not with `fetch`: less CPU for each event where many
+   * answers stream at once, but other settings for proxies and TLS. A `fetch` given here goes before. Default `'fetch'`.
+   */
+  readonly transport?: 'fetch' | 'node' | undefined
   /** Sent with every request. */
   readonly headers?: Readonly<Record<string, string>> | undefined
   readonly limits?: WireLimits | undefined
 }
 
 /** What an `OpenAIConnection` is made of, as names of options. */
-export const connectionOptions = ['model', 'client', 'apiKey', 'baseURL', 'fetch', 'headers', 'limits'] as const
+export const connectionOptions = [
+  'model',
+  'client',
+  'apiKey',
+  'baseURL',
+  'fetch',
+  'transport',
+  'headers',
+  'limits',
+] as const
 
 /** Options of which a client is made. */
-export const makesClient = ['apiKey', 'baseURL', 'fetch'] as const
+export const makesClient = ['apiKey', 'baseURL', 'fetch', 'transport'] as const
 
 export async function loadClient<Client>(
   caller: string,
-  { apiKey, baseURL, fetch }: OpenAIConnection<Client>,
+  { apiKey, baseURL, fetch, transport }: OpenAIConnection<Client>,
 ): Promise<Client> {
   const { OPENAI_API_KEY, OPENAI_BASE_URL } = environment()
   const isOwnServer = Boolean(fetch || baseURL || OPENAI_BASE_URL)
   const key = requireApiKey(caller, 'OpenAI', 'OPENAI_API_KEY', apiKey ?? OPENAI_API_KEY, isOwnServer)
   const sdk = await loadSdk<{ OpenAI: new (options: object) => unknown }>(caller, 'openai@7', () => import('openai'))
-  return new sdk.OpenAI({ apiKey: key, ...(baseURL && { baseURL }), fetch: guardedFetch(fetch) }) as Client
+  return new sdk.OpenAI({
+    apiKey: key,
+    ...(baseURL && { baseURL }),
+    fetch: guardedFetch({ fetch, transport }),
+  }) as Client
 }
 
 /** HTTP statuses of the errors that may arrive inside a stream without one. */

@@ -29,10 +29,13 @@ export interface TextChannelReader {
 }
 
 /** The channels, each loaded when first used: few applications need any. */
-const channels: Readonly<Record<TextChannel['name'], () => Promise<TextChannel>>> = {
+const loaders: Readonly<Record<TextChannel['name'], () => Promise<TextChannel>>> = {
   json: async () => (await import('./json-channel.ts')).jsonChannel,
   xml: async () => (await import('./xml-channel.ts')).xmlChannel,
 }
+
+/** Those that are loaded: to import one again takes longer than all else that a channel does for a request. */
+const channels: Partial<Record<TextChannel['name'], TextChannel>> = {}
 
 /** Streams through a channel: whoever reads the events sees tool calls, and `start` names the channel. */
 export function throughChannel(stream: StreamFunction, name: TextChannel['name']): StreamFunction {
@@ -45,7 +48,7 @@ async function* readBatches(
   request: LLMRequest,
   context: ProviderContext,
 ): AsyncGenerator<StreamEvent[], void, undefined> {
-  const channel = await channels[name]()
+  const channel = (channels[name] ??= await loaders[name]())
   const events = stream(channel.toRequest(request), context)
   let reader = channel.createReader(request)
   let out: StreamEvent[] = []

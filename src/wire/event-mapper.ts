@@ -18,6 +18,12 @@ export interface MapperContext {
   readonly warnings?: readonly LLMWarning[] | undefined
 }
 
+/** Makes the pieces of an answer events. */
+export interface EventParser<Piece> {
+  /** Throws where a piece is none. */
+  parse(piece: Piece): unknown
+}
+
 /** Turns one answer's wire events into `StreamEvent`s, whoever decoded them. A provider fills in `map`. */
 export abstract class EventMapper {
   readonly provider: string
@@ -69,14 +75,14 @@ export abstract class EventMapper {
   protected mapRest?(out: StreamEvent[]): void
 
   /**
-   * Maps the pieces of one read, each of which `parse` makes an event of, not before it is needed: where one is wrong, returns what
-   * came before it; `hasEnded` throws then. What follows the end of the answer is ignored, with a warning.
+   * Maps the pieces of one read. Each is parsed when it is needed, not earlier: where one is wrong, returns what came before it;
+   * `hasEnded` throws then. What follows the end of the answer is ignored, with a warning.
    */
-  push<Piece>(pieces: readonly Piece[], parse: (piece: Piece) => unknown): StreamEvent[] {
+  push<Piece>(pieces: readonly Piece[], parser: EventParser<Piece>): StreamEvent[] {
     return this.#collect((mapped) => {
       let next = 0
       while (!this.isFinished && next < pieces.length) {
-        const event = parse(pieces[next++]!)
+        const event = parser.parse(pieces[next++]!)
         if (event === emptyEvent) continue
         if (event === endOfEvents) this.#complete(mapped)
         else {
@@ -84,17 +90,17 @@ export abstract class EventMapper {
           this.map(toObject(this.provider, event, 'an event'), mapped)
         }
       }
-      if (next < pieces.length && this.#saysMore(pieces.slice(next), parse))
+      if (next < pieces.length && this.#saysMore(pieces.slice(next), parser))
         mapped.splice(mapped.length - 1, 0, dataAfterEnd)
     })
   }
 
   /** Whether there is more than signs of life. */
-  #saysMore<Piece>(pieces: readonly Piece[], parse: (piece: Piece) => unknown): boolean {
+  #saysMore<Piece>(pieces: readonly Piece[], parser: EventParser<Piece>): boolean {
     const ignored: StreamEvent[] = []
     try {
       for (const piece of pieces) {
-        const event = parse(piece)
+        const event = parser.parse(piece)
         if (event !== endOfEvents && event !== emptyEvent) this.map(toObject(this.provider, event, 'an event'), ignored)
       }
     } catch {

@@ -1,18 +1,31 @@
 import { ConnectionError, HttpError } from '../errors.ts'
 import { readText } from './read-text.ts'
 
+/** What a client that is made here can be given for its connections. */
+export interface OwnConnection {
+  readonly fetch?: typeof globalThis.fetch | undefined
+  /** What carries requests without a `fetch` of the application's own. Default `'fetch'`. */
+  readonly transport?: 'fetch' | 'node' | undefined
+}
+
+async function nodeFetch(...given: Parameters<typeof globalThis.fetch>): Promise<Response> {
+  return (await import('./node-transport.ts')).nodeFetch(...given)
+}
+
 /**
  * The `fetch` of a client that is made here. It follows no redirect, which would take the key along; asks for no compression,
  * since a compressed body that is cut looks whole; and gives an error status a body that is short and at hand, since SDKs read
  * it without bound.
  */
-export function guardedFetch(fetch: typeof globalThis.fetch | undefined): typeof globalThis.fetch {
+export function guardedFetch({ fetch, transport }: OwnConnection): typeof globalThis.fetch {
   return async (input, init) => {
+    // Looked up late: whoever replaces the global one later means this, too.
+    const send = fetch ?? (transport === 'node' ? nodeFetch : globalThis.fetch)
     // Those of an SDK are made for this request alone: no need of a copy.
     const headers = init?.headers instanceof Headers ? init.headers : new Headers(init?.headers)
     if (!headers.has('accept-encoding')) headers.set('accept-encoding', 'identity')
     // Not `'error'`: it cannot be told from other failures, and some runtimes do not have it.
-    const response = await (fetch ?? globalThis.fetch)(input, { ...init, headers, redirect: 'manual' })
+    const response = await send(input, { ...init, headers, redirect: 'manual' })
     if (isRedirect(response)) {
       response.body?.cancel().catch(() => undefined)
       throw new ConnectionError(

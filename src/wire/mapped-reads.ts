@@ -1,17 +1,15 @@
 import { isLLMError, type LLMError } from '../errors.ts'
 import type { StreamEvent } from '../events.ts'
 import type { Batches } from '../provider.ts'
-import type { EventMapper } from './event-mapper.ts'
+import type { EventMapper, EventParser } from './event-mapper.ts'
 
 /** What one read of an answer brings; `undefined` at the end. */
 type Read<Piece> = Promise<readonly Piece[] | undefined>
 
 /** An answer that has begun. */
-export interface OpenAnswer<Piece = unknown> {
+export interface OpenAnswer<Piece = unknown> extends EventParser<Piece> {
   readonly mapper: EventMapper
   read(): Read<Piece>
-  /** Makes a piece an event. Throws where it is none. */
-  parse(piece: Piece): unknown
   /** Called once, when nothing more is read; `isComplete` says that the terminal evidence came. */
   close(isComplete: boolean): void
 }
@@ -79,12 +77,12 @@ export class MappedReads implements Batches {
   }
 
   readonly #onRead = (pieces: readonly unknown[] | undefined): IteratorResult<readonly StreamEvent[], undefined> => {
-    const { mapper, parse } = this.#answer!
+    const answer = this.#answer!
     try {
-      if (pieces) return { done: false, value: mapper.push(pieces, parse) }
+      if (pieces) return { done: false, value: answer.mapper.push(pieces, answer) }
       this.#source.signal.throwIfAborted()
       this.#isAtEnd = true
-      return { done: false, value: mapper.end() }
+      return { done: false, value: answer.mapper.end() }
     } catch (error) {
       return this.#onError(error)
     }

@@ -1,12 +1,12 @@
 import { checkLimits, checkOptions } from '../check-options.ts'
 import { UsageError } from '../errors.ts'
 import type { WireLimits } from './event-reader.ts'
+import type { OwnConnection } from './guarded-fetch.ts'
 
-interface Connection<Client> {
+interface Connection<Client> extends OwnConnection {
   readonly model: string
   /** An SDK client that is already set up. */
   readonly client?: Client | undefined
-  readonly fetch?: typeof globalThis.fetch | undefined
   readonly headers?: Readonly<Record<string, string>> | undefined
   readonly limits?: WireLimits | undefined
 }
@@ -81,12 +81,17 @@ export function clientOf<Client, Options extends Connection<Client>>(
   return () => Promise.resolve(client)
 }
 
-function checkConnection(caller: string, { fetch, headers, limits }: Omit<Connection<unknown>, 'model'>): void {
+function checkConnection(
+  caller: string,
+  { fetch, transport, headers, limits }: Omit<Connection<unknown>, 'model'>,
+): void {
   if (fetch !== undefined && typeof fetch !== 'function')
     throw new UsageError(
       'invalid_argument',
       `\`fetch\` of ${caller}() must be a function such as the global \`fetch\`.`,
     )
+  if (transport !== undefined && (transport as string) !== 'fetch' && (transport as string) !== 'node')
+    throw new UsageError('invalid_argument', `\`transport\` of ${caller}() must be 'fetch' or 'node'.`)
   // `Headers` and lists of pairs have no members of their own, and would be sent as none.
   const isRecord = typeof headers === 'object' && (headers as unknown) !== null && !(Symbol.iterator in headers)
   if (headers !== undefined && !(isRecord && Object.values(headers).every((value) => typeof value === 'string')))

@@ -186,7 +186,7 @@ function wholeAnswerIn(
   service: Service & Pick<SdkStream, 'limits'>,
 ): OpenAnswer {
   const { provider, toReportedError } = service
-  const { close, ...answer } = answerIn(response, jsonBody, mapper, service)
+  const answer = answerIn(response, jsonBody, mapper, service)
   let text: string | undefined
   return {
     mapper,
@@ -199,7 +199,7 @@ function wholeAnswerIn(
       throw error === undefined ? unexpectedContent(provider, 'other JSON', jsonBody) : toReportedError(error)
     },
     parse: (event) => event,
-    close,
+    close: (isComplete) => answer.close(isComplete),
   }
 }
 
