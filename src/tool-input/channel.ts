@@ -1,6 +1,6 @@
 import type { StreamEvent, ToolInputChannel } from '../events.ts'
 import type { StreamFunction } from '../middleware.ts'
-import { fromBatches, type ProviderContext, batchesOf } from '../provider.ts'
+import { type Batches, fromBatches, leave, type ProviderContext, toBatches } from '../provider.ts'
 import type { LLMRequest } from '../request.ts'
 
 /** A way to have tools called that goes through the text of an answer. */
@@ -39,35 +39,77 @@ const channels: Partial<Record<TextChannel['name'], TextChannel>> = {}
 
 /** Streams through a channel: whoever reads the events sees tool calls, and `start` names the channel. */
 export function throughChannel(stream: StreamFunction, name: TextChannel['name']): StreamFunction {
-  return (request, context) => fromBatches(() => readBatches(stream, name, request, context))
+  return (request, context) => fromBatches(() => new ChannelReads(stream, name, request, context))
 }
 
-async function* readBatches(
-  stream: StreamFunction,
-  name: TextChannel['name'],
-  request: LLMRequest,
-  context: ProviderContext,
-): AsyncGenerator<StreamEvent[], void, undefined> {
-  const channel = (channels[name] ??= await loaders[name]())
-  const events = stream(channel.toRequest(request), context)
-  let reader = channel.createReader(request)
-  let out: StreamEvent[] = []
-  try {
-    for await (const batch of batchesOf(events)) {
+type Result = IteratorResult<readonly StreamEvent[], undefined>
+
+/** No generator, for the same reason as `MappedReads`. */
+class ChannelReads implements Batches {
+  readonly #stream: StreamFunction
+  readonly #name: TextChannel['name']
+  readonly #request: LLMRequest
+  readonly #context: ProviderContext
+  #source: Batches | undefined
+  #reader: TextChannelReader | undefined
+  #out: StreamEvent[] = []
+  #failure: { readonly error: unknown } | undefined
+  #isLeft = false
+
+  constructor(stream: StreamFunction, name: TextChannel['name'], request: LLMRequest, context: ProviderContext) {
+    this.#stream = stream
+    this.#name = name
+    this.#request = request
+    this.#context = context
+  }
+
+  next(): Promise<Result> {
+    const failure = this.#failure
+    this.#failure = undefined
+    if (failure) return Promise.reject(failure.error)
+    return this.#source ? this.#source.next().then(this.#onBatch, this.#onError) : this.#begin()
+  }
+
+  async return(): Promise<Result> {
+    this.#isLeft = true
+    await this.#source?.return?.()
+    return { done: true, value: undefined }
+  }
+
+  async #begin(): Promise<Result> {
+    const channel = (channels[this.#name] ??= await loaders[this.#name]())
+    this.#source = toBatches(this.#stream(channel.toRequest(this.#request), this.#context))
+    return this.#isLeft ? this.return() : this.next()
+  }
+
+  readonly #onBatch = ({ done, value: batch }: IteratorResult<readonly StreamEvent[], unknown>): Result => {
+    if (done) return { done, value: undefined }
+    try {
       for (const event of batch) {
         // What the failed attempt had begun is no part of the new one.
-        if (event.type === 'restart') reader = channel.createReader(request)
-        reader.read(event.type === 'start' ? { ...event, toolInput: name } : event, out)
+        if (event.type === 'restart') this.#reader = undefined
+        this.#reader ??= channels[this.#name]!.createReader(this.#request)
+        this.#reader.read(event.type === 'start' ? { ...event, toolInput: this.#name } : event, this.#out)
       }
-      const read = out
-      out = []
-      // Also where it is empty: that something came counts, for limits of time and for metrics.
-      yield read
+    } catch (error) {
+      void leave(this.#source)
+      return this.#onError(error)
     }
-  } catch (error) {
-    // What the reader itself found wrong comes after what it had read of the same batch.
-    reader.release(out)
-    if (out.length > 0) yield out
-    throw error
+    // Also where it is empty: that something came counts, for limits of time and for metrics.
+    return { done: false, value: this.#taken() }
+  }
+
+  /** What the reader itself found wrong comes after what it had read of the same batch. */
+  readonly #onError = (error: unknown): Result => {
+    this.#reader?.release(this.#out)
+    if (this.#out.length === 0) throw error
+    this.#failure = { error }
+    return { done: false, value: this.#taken() }
+  }
+
+  #taken(): StreamEvent[] {
+    const out = this.#out
+    this.#out = []
+    return out
   }
 }
