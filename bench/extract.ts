@@ -5,6 +5,7 @@
  */
 import { isDeepStrictEqual, parseArgs } from 'node:util'
 import { JSONParser } from '@streamparser/json'
+import { parsePartialJson } from 'ai'
 import { parse as parseRiver } from 'jsonriver'
 import { parse as parsePartial } from 'partial-json'
 import { Assembler } from 'stream-json/assembler.js'
@@ -13,6 +14,7 @@ import { getManyValues, isMany } from 'stream-chain/defs.js'
 import { ArgumentScanner } from '../src/tool-stream/argument-scanner.ts'
 import { FieldExtractorRegistry } from '../src/tool-stream/field-extractor-registry.ts'
 import { parseFieldPath, type PathSegment } from '../src/tool-stream/field-path.ts'
+import { loadStreamingJsonParser, piVersion } from './peers/pi-json.ts'
 import { machine, median, showProgress, endProgress, toMarkdown, toText, versionOf, writeSections } from './report.ts'
 import { inDeltas, type Workload, workloads } from './workloads.ts'
 
@@ -56,6 +58,7 @@ type Extract = (deltas: readonly string[], paths: readonly Path[], sink: Sink, c
 interface Contestant {
   readonly name: string
   readonly packageName?: string
+  readonly version?: string
   readonly givesFields: boolean
   readonly extract: Extract
 }
@@ -259,27 +262,50 @@ const river: Extract = async (deltas, paths, sink, check) => {
   return payload
 }
 
-const partialJson: Extract = (deltas, paths, sink, check) => {
-  let text = ''
-  let handedOut: string[] = []
-  for (const delta of deltas) {
-    text += delta
-    let snapshot: unknown
-    try {
-      snapshot = parsePartial(text)
-    } catch {
-      // It refuses some beginnings; the next delta may bring it further.
-      continue
+/** With a parser of unfinished JSON, which reads all that there is after each delta. */
+function rereading(parse: (text: string) => unknown): Extract {
+  return async (deltas, paths, sink, check) => {
+    let text = ''
+    let handedOut: string[] = []
+    let payload: unknown
+    for (const delta of deltas) {
+      text += delta
+      try {
+        const snapshot = parse(text)
+        payload = snapshot instanceof Promise ? await snapshot : snapshot
+      } catch {
+        // Some refuse some beginnings; the next delta may bring it further.
+        continue
+      }
+      handedOut = fieldsOf(payload, paths).map((field, k) => {
+        if (typeof field !== 'string') return ''
+        if (field.length > (handedOut[k]?.length ?? 0)) sink.onText(undefined, field.slice(handedOut[k]?.length ?? 0))
+        return field
+      })
+      check()
     }
-    const fields = fieldsOf(snapshot, paths)
-    handedOut = fields.map((field, k) => {
-      if (typeof field !== 'string') return ''
-      if (field.length > (handedOut[k]?.length ?? 0)) sink.onText(undefined, field.slice(handedOut[k]?.length ?? 0))
-      return field
-    })
-    check()
+    for (const field of fieldsOf(payload, paths)) {
+      if (typeof field === 'string') sink.onTextEnd()
+      else sink.onValue(undefined, field)
+    }
+    return payload
   }
-  const payload: unknown = parsePartial(text)
+}
+
+const StreamingJsonParser = flags.json ? undefined : await loadStreamingJsonParser()
+
+/** It says neither when a string ends nor when a container is whole: those come out at the end, with the one strict parse. */
+const piParser: Extract = (deltas, paths, sink, check) => {
+  const parser = new StreamingJsonParser!()
+  for (const [i, delta] of deltas.entries()) {
+    for (const change of parser.append(delta)) {
+      const piece = change.kind === 'append' ? change.text : change.value
+      const { path } = change
+      if (typeof piece === 'string' && matches(paths, path.length, (k) => path[k])) sink.onText(undefined, piece)
+    }
+    if (i % 64 === 0) check()
+  }
+  const payload: unknown = JSON.parse(deltas.join(''))
   for (const field of fieldsOf(payload, paths)) {
     if (typeof field === 'string') sink.onTextEnd()
     else sink.onValue(undefined, field)
@@ -291,9 +317,18 @@ const allContestants: readonly Contestant[] = [
   { name: 'concat + JSON.parse (floor)', givesFields: false, extract: floor },
   { name: 'fieldstream', givesFields: true, extract: fieldstream },
   { name: 'stream-json', packageName: 'stream-json', givesFields: true, extract: streamJson },
+  ...(StreamingJsonParser
+    ? [{ name: 'pi-ai StreamingJsonParser', version: piVersion, givesFields: true, extract: piParser }]
+    : []),
   { name: 'jsonriver', packageName: 'jsonriver', givesFields: true, extract: river },
   { name: '@streamparser/json', packageName: '@streamparser/json', givesFields: true, extract: streamParser },
-  { name: 'partial-json', packageName: 'partial-json', givesFields: true, extract: partialJson },
+  { name: 'partial-json', packageName: 'partial-json', givesFields: true, extract: rereading(parsePartial) },
+  {
+    name: 'ai parsePartialJson',
+    packageName: 'ai',
+    givesFields: true,
+    extract: rereading(async (text) => (await parsePartialJson(text)).value),
+  },
 ]
 
 // Others take long, and are not what a guard looks at.
@@ -468,8 +503,11 @@ const legend = `(p): the payload is wrong, (f): the text or values of the fields
 const table = [
   ['', ...trials.map(({ name }) => name)],
   ...contestants.map((contestant) => {
-    const version = contestant.packageName ? ` ${versionOf(contestant.packageName)}` : ''
-    return [contestant.name + version, ...trials.map(({ cells }) => cells.get(contestant)!)]
+    const version = contestant.version ?? (contestant.packageName && versionOf(contestant.packageName))
+    return [
+      version === undefined ? contestant.name : `${contestant.name} ${version}`,
+      ...trials.map(({ cells }) => cells.get(contestant)!),
+    ]
   }),
   ['JSON.parse, ns per character', ...trials.map((trial) => trial.nanosecondsPerCharacter.toFixed(1))],
   [
