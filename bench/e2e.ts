@@ -97,8 +97,12 @@ function speaks({ kind, packages }: Contestant, wire: WireName): boolean {
 }
 
 const wires = listOf(flags.only, wireNames, '--only')
-/** For what takes long, two are enough unless others are asked for. */
-const someWires = flags.only.length > 0 ? wires : wires.slice(0, 2)
+/** What takes long is measured with other clients on two protocols, unless others are asked for; with ours and the SDKs on all. */
+const comparedWires = flags.only.length > 0 ? wires : wires.slice(0, 2)
+
+function isQuick(wire: WireName): (contestant: Contestant) => boolean {
+  return ({ kind }) => kind !== 'other' || comparedWires.includes(wire)
+}
 
 /** Starts everybody who speaks a protocol, has them checked and calls `run`. */
 async function withRunners(
@@ -138,8 +142,9 @@ async function inTurns<Figure>(
   reduce: (measured: readonly Figure[]) => Figure,
   figures: Figures<Figure>,
   prepare?: (runner: Runner, contestant: Contestant) => Promise<unknown>,
+  only?: (contestant: Contestant) => boolean,
 ): Promise<void> {
-  await withRunners(wire, async (runners) => {
+  const run = async (runners: ReadonlyMap<string, Runner>): Promise<void> => {
     const measured = new Map<string, Figure[]>()
     for (let round = 0; round < rounds; round++) {
       for (const [id, runner] of runners) {
@@ -167,7 +172,8 @@ async function inTurns<Figure>(
       row[wire] = reduce(results)
       figures.set(id, row)
     }
-  })
+  }
+  await withRunners(wire, run, only)
 }
 
 /** It takes seconds until the engine has optimized what runs for microseconds; who is far behind stays there. */
@@ -253,13 +259,13 @@ function pacedPart(
   streams: number,
   job: 'text-158' | 'text-108',
   rounds: number,
-  pacedWires: readonly WireName[],
+  only?: (wire: WireName) => (contestant: Contestant) => boolean,
 ): PartRun {
   return {
     title,
     async run() {
       const figures: Figures<PacedResult> = new Map()
-      for (const wire of pacedWires) {
+      for (const wire of wires) {
         await inTurns<PacedResult>(
           wire,
           rounds,
@@ -273,6 +279,7 @@ function pacedPart(
           }),
           figures,
           warmUp,
+          only?.(wire),
         )
       }
       const cpu = numbersOf(figures, (figure) => figure.cpu)
@@ -319,8 +326,8 @@ const partRuns = {
       }
     },
   },
-  paced: pacedPart('200 answers at once, paced', 200, 'text-158', quick ? 1 : 2, wires),
-  load: pacedPart('1000 answers at once, paced', 1000, 'text-108', 1, someWires),
+  paced: pacedPart('200 answers at once, paced', 200, 'text-158', quick ? 1 : 3),
+  load: pacedPart('1000 answers at once, paced', 1000, 'text-108', 1, isQuick),
   latency: {
     title: 'Added latency, unloaded',
     async run() {
@@ -388,7 +395,7 @@ const partRuns = {
     async run() {
       const figures: Figures<number> = new Map()
       const patience = quick ? 5000 : 8000
-      for (const wire of someWires) {
+      for (const wire of wires) {
         await inTurns(
           wire,
           quick ? 3 : 5,
@@ -402,6 +409,7 @@ const partRuns = {
             await runner.ask('warmUp', ['prose-10000', 'burst', milliseconds * 4], patience)
             await runner.ask('warmUp', ['prose-300000', 'burst', milliseconds * 2], patience)
           },
+          isQuick(wire),
         )
       }
       return {
@@ -463,11 +471,11 @@ const partRuns = {
       const runs = quick ? 2000 : 20_000
       const streams = quick ? 200 : 1000
       const samples = 5
-      for (const wire of someWires) {
+      for (const wire of wires) {
         for (const [id, contestant] of contestants) {
-          if (!speaks(contestant, wire)) continue
+          if (!speaks(contestant, wire) || !isQuick(wire)(contestant)) continue
           // Whether anything leaks is measured where it would be ours, and beside the SDK.
-          const isLong = ['raw', 'loop'].includes(id)
+          const isLong = ['raw', 'loop', 'node'].includes(id)
           const fresh = async <Value>(measure: (runner: Runner) => Promise<Value>): Promise<Value> => {
             const runner = new Runner()
             try {
