@@ -1,6 +1,6 @@
 /**
  * `npm run faults`: holds every provider to the matrix of faults, and prints what was observed. `--compare` holds SDKs to the
- * same rows, and with `--write` records what they do for the README.
+ * same rows, and with `--write` records what they do for `docs/faults.md`.
  */
 import { readFileSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -41,10 +41,10 @@ async function compareOthers(): Promise<void> {
     const file = new URL('../tests/faults/compared.json', import.meta.url)
     writeFileSync(file, `${JSON.stringify({ versions, observed }, null, 2)}\n`)
     const { reliabilitySection } = await import('../tests/faults/table.ts')
-    const readme = new URL('../README.md', import.meta.url)
+    const page = new URL('../docs/faults.md', import.meta.url)
     const [begin, end] = ['<!-- faults: npm run faults -- --compare --write -->', '<!-- /faults -->']
-    const [before, rest] = readFileSync(readme, 'utf8').split(begin)
-    writeFileSync(readme, `${before!}${begin}\n\n${reliabilitySection()}\n\n${end}${rest!.split(end)[1]!}`)
+    const [before, rest] = readFileSync(page, 'utf8').split(begin)
+    writeFileSync(page, `${before!}${begin}\n\n${reliabilitySection()}\n\n${end}${rest!.split(end)[1]!}`)
   }
   for (const [name, version] of Object.entries(versions)) log(`${name} ${version}`)
   for (const { number, title } of rows.filter((row) => comparedRows.includes(row.number))) {

@@ -78,7 +78,8 @@ export function compileProblems(samples: readonly string[]): string[] {
 
 /** The relative links of a document, from the project's folder. */
 export function linksOf(document: string): string[] {
-  return [...readDocument(document).matchAll(/\]\(([^)\s]+)\)/g)]
+  const text = readDocument(document)
+  return [...text.matchAll(/\]\(([^)\s]+)\)/g), ...text.matchAll(/^\[[^\]]+\]: (\S+)$/gm)]
     .map(([, target]) => target!)
     .filter((target) => !/^[a-z]+:/.test(target))
     .map((target) => {

@@ -276,6 +276,81 @@ example(
   hasRedis,
 )
 
+example('guides/first-text.ts', 'prints text as it is written', async (run) => {
+  expect(await run()).toBe('Salted crisps, made this morning.\nstop, tokens counted\n')
+})
+
+example('guides/fields.ts', 'streams strings, and gives all else when it closes', async (run) => {
+  expect(await run()).toBe(`part 1 to 5: "Three"
+part 1 to 16: " bags \\"Swee"
+part 1 to 28: "t Chilli\\" 🌶"
+part 1 to 40: "\ufe0f are plenty"
+part 1 to 41: "."
+summary summary_part_1 {"part":"1"} is "Three bags \\"Sweet Chilli\\" 🌶️ are plenty."
+part 2 to 3: "Dip"
+part 2 to 15: "s beside the"
+part 2 to 17: "m."
+summary summary_part_2 {"part":"2"} is "Dips beside them."
+price cards[0].price {} not valid: -1
+reason cards[0].reason {"index":"0"} is "stays crunchy"
+card cards[0] {} is {"id":"chips-1","price":-1,"reason":"stays crunchy"}
+tags tags {} is "party, snacks"
+`)
+})
+
+example('guides/conversation.ts', 'answers two calls, and goes on', async (run) => {
+  expect(await run()).toBe('user → assistant → tool → assistant\nFour bags cost 13.96, and we have 12.\n')
+})
+
+example('guides/structured-output.ts', 'takes schemas of three kinds', async (run) => {
+  expect(await run()).toBe('Salted ones sell.Paprika follows.\nzod: 2\nvalibot: Crisps\nJSON Schema: Crisps\n')
+})
+
+example('guides/every-provider.ts', 'streams a forced call on all of them', async (run) => {
+  expect(await run()).toBe(`anthropic native streamed product
+openai native streamed product
+groq native streamed product
+ollama json streamed product
+gemini json streamed product
+ollama xml streamed product
+`)
+})
+
+example('guides/own-stream.ts', 'reads the fields of an SDK stream', async (run) => {
+  expect(await run()).toBe("Which size?\n{ message: 'Which size?', route: 'product' }\n")
+})
+
+example('guides/fallback.ts', 'is answered by the second service', async (run) => {
+  expect(await run()).toBe('attempt 1: anthropic overloaded, fallback\nAt nine. ollama 2 true\n')
+})
+
+example('guides/restart.ts', 'begins anew, and ends with the text of the answer', async (run) => {
+  const [begun, ...rest] = (await run()).split('\n')
+  expect(begun).toMatch(/^begun anew after "We open .*[^.]": stream_truncated$/)
+  expect(rest).toEqual(['We open at nine and close at six.', 'true', ''])
+})
+
+example('guides/errors.ts', 'tells what is wrong, with what had arrived', async (run) => {
+  const lines = (await run()).trim().split('\n')
+  expect(lines.slice(0, 4)).toEqual([
+    'whole: 4 bags',
+    'cut: stream_truncated, retryable, {"message":"Four"}',
+    'over its limit: output_truncated, final, {"message":"Four ba"}',
+    'wrong: schema_mismatch, final, {"message":"Four bags.","pieces":"four"}',
+  ])
+  expect(lines[4]).toMatch(/^aborted: aborted, final, \{"message":"F.*"\}$/)
+})
+
+example('guides/readers.ts', 'has one run read by several, and the next from the cache', async (run) => {
+  const lines = (await run()).trim().split('\n')
+  expect(lines.slice(0, 2).sort()).toEqual(['leaves: Salt takes the water.', 'stays: Salt takes the water.'])
+  expect(lines.slice(2)).toEqual([
+    'stays: Cold water takes the salt.',
+    'comes back: Cold water takes the salt.',
+    'cached: true, requests: 1',
+  ])
+})
+
 test('every example is run here, or is a part of one that is', () => {
   const folder = join(root, 'examples')
   const parts = [...tried].flatMap((file) =>
@@ -294,5 +369,5 @@ test('every example is run here, or is a part of one that is', () => {
 
 /** Those have tests of their own. */
 function isOfApplication(file: string): boolean {
-  return !['.', 'writing'].includes(dirname(file))
+  return !/^(?:\.|writing|guides|guides\/.+)$/.test(dirname(file))
 }

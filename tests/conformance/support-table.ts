@@ -5,6 +5,9 @@ const words: Record<Support, string> = { yes: 'yes', warns: 'with a warning', no
 const rows: readonly (readonly [string, (of: Supports) => string])[] = [
   ['arguments of a native call', ({ toolArguments }) => toolArguments],
   ['a forced tool streams as', ({ toolArguments }) => (toolArguments === 'streamed' ? 'native call' : 'JSON text')],
+  // `tests/same-answer.test.ts` holds these on all of them.
+  ['tools through `xmlTools()`', () => 'streamed'],
+  ['structured output', () => 'streamed'],
   ['one tool forced natively', ({ forcedTool }) => words[forcedTool]],
   ['some tool required natively', ({ requiredTool }) => words[requiredTool]],
   ['`strict` tools', ({ strictTool }) => words[strictTool]],

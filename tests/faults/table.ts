@@ -22,7 +22,7 @@ const marks: Readonly<Record<Observed, string>> = {
   fails: 'fails',
 }
 
-/** The README's table of the faults that the tests try. */
+/** The table of the faults that the tests try. */
 function faultTable(): string {
   const count = (some: readonly Row[], name: string): string => {
     const wire = wires.find((one) => one.name === name)!
@@ -47,7 +47,7 @@ const columns: Readonly<Record<string, readonly string[]>> = {
   'AI SDK': ['AI SDK, Anthropic', 'AI SDK, OpenAI', 'AI SDK, Google'],
 }
 
-/** The README's table of what the same faults do to other ways of reading a stream, as recorded. */
+/** The table of what the same faults do to other ways of reading a stream, as recorded. */
 function comparisonTable(): string {
   const observed: Readonly<Record<string, Readonly<Record<string, readonly string[]>>>> = compared.observed
   const cell = (names: readonly string[], row: number): string => {
@@ -72,7 +72,7 @@ function comparisonTable(): string {
   ])
 }
 
-/** The README's section about faults. */
+/** What `docs/faults.md` says of them. */
 export function reliabilitySection(): string {
   const versions = Object.entries(compared.versions).map(([name, version]) => `${name} ${version}`)
   return [
