@@ -20,7 +20,7 @@ const outputOptions = ['name', 'description', 'strict', 'schema', 'jsonSchema', 
 export interface OutputOptions {
   /** 1 to 64 letters, digits, `_` and `-`. Default `'output'`. */
   readonly name?: string | undefined
-  /** What it is, for the model. */
+  /** What it is, for the model. Default: the schema alone tells. */
   readonly description?: string | undefined
   /** Whether the provider must hold the model to the schema: `true` fails where it cannot. Default: it holds what it can, and warns of the rest. */
   readonly strict?: boolean | undefined
@@ -42,6 +42,8 @@ export function outputFormat<Schema extends StandardSchema>(
 /**
  * Describes the output by a plain JSON Schema. It tells the model what to write; the output is only known to be a JSON object
  * unless `validate` checks more (Ajv, for example).
+ *
+ * @throws UsageError where the name or the schema cannot be used.
  */
 export function outputFormat<Output = Record<string, unknown>>(
   options: OutputOptions & {

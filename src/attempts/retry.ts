@@ -25,7 +25,7 @@ export interface RetryOptions {
    * with a complete answer (`invalid_json`, `schema_mismatch`, `no_payload` …) is found later.
    */
   readonly retryOn?: ((error: LLMError) => boolean) | undefined
-  /** Replaces `Math.random`. */
+  /** Gives a number from 0 to 1 for the waits, for tests. Default `Math.random`. */
   readonly random?: (() => number) | undefined
 }
 

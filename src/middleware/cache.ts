@@ -12,6 +12,7 @@ export type { CacheKeyParts } from './cache-key.ts'
 
 /** What keeps answers; a Keyv fits as it is. May answer at once or with a promise. */
 export interface CacheStore {
+  /** What was kept under `key`; `undefined` or `null` where nothing is. */
   get(key: string): unknown
   /**
    * `ttl` in milliseconds as Keyv takes it; unset for no end. A store that wants something else there (an `LRUCache`, a Redis

@@ -45,11 +45,15 @@ export type { WireLimits }
 
 /** Any client of the official SDKs: `Anthropic`, `AnthropicBedrock`, `AnthropicVertex`, `AnthropicFoundry` … */
 export interface AnthropicClient {
+  /** The SDK's own. */
   readonly messages: { create(body: never, options?: never): PromiseLike<unknown> }
+  /** Used instead of `messages.create()` where it is there: it takes fields that the SDK does not know yet. */
   post?(path: string, options?: never): PromiseLike<unknown>
 }
 
+/** Which Claude to ask, and how to reach it. */
 export interface AnthropicOptions {
+  /** E.g. `'claude-sonnet-4-5'`; passed on as it is. */
   readonly model: string
   /**
    * An SDK client that is already set up. Without one, `@anthropic-ai/sdk` is loaded at the first request. Its `fetch` stays as
@@ -73,6 +77,7 @@ export interface AnthropicOptions {
    * JSON text, unless the request says otherwise with `toolInput`. Default true.
    */
   readonly forcedTools?: boolean | undefined
+  /** Bounds on what is read. Default: those of `WireLimits`. */
   readonly limits?: WireLimits | undefined
 }
 

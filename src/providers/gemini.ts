@@ -35,14 +35,18 @@ export type { WireLimits }
 
 /** Any client of the official SDK: `new GoogleGenAI({ … })`, for the Gemini API or Vertex AI. */
 export interface GeminiClient {
+  /** The SDK's own. */
   readonly models: {
     generateContentStream(parameters: never): PromiseLike<unknown>
     generateContent?(parameters: never): PromiseLike<unknown>
   }
+  /** Whether it speaks to Vertex AI, as the SDK sets it. */
   readonly vertexai?: boolean | undefined
 }
 
+/** Which Gemini to ask, and how to reach it. */
 export interface GeminiOptions {
+  /** E.g. `'gemini-2.5-flash'`; passed on as it is. */
   readonly model: string
   /**
    * An SDK client that is already set up. Without one, `@google/genai` is loaded at the first request. Whether its `fetch` follows
@@ -70,6 +74,7 @@ export interface GeminiOptions {
    * comes whole. Default: on Vertex AI, from Gemini 3 on.
    */
   readonly streamToolArguments?: boolean | undefined
+  /** Bounds on what is read. Default: those of `WireLimits`. */
   readonly limits?: WireLimits | undefined
 }
 

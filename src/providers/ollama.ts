@@ -37,10 +37,13 @@ export type { WireLimits }
 
 /** An `Ollama` of the official SDK, or anything with its `chat`. */
 export interface OllamaClient {
+  /** The SDK's own. */
   chat(request: never): PromiseLike<unknown>
 }
 
+/** Which model of an Ollama server to ask, and how to reach it. */
 export interface OllamaOptions {
+  /** E.g. `'llama3.2'`, which the server must have. */
   readonly model: string
   /**
    * An SDK client that is already set up: its host, headers and `fetch` are used, while the instance itself stays as it is.
@@ -63,6 +66,7 @@ export interface OllamaOptions {
    * thinking apart, content is held back until `</think>`, a tool call or the end shows what it was.
    */
   readonly thinkTag?: 'opened' | 'unopened' | undefined
+  /** Bounds on what is read. Default: those of `WireLimits`. */
   readonly limits?: WireLimits | undefined
 }
 
@@ -147,6 +151,8 @@ export function ollama(options: OllamaOptions): Provider {
  * `ToolStreamAccumulator`. Leaving it aborts the SDK's stream, which the SDK itself does not.
  *
  * The SDK leaves out lines that are no JSON, so that a stream with damage inside looks whole; `ollama()` notices.
+ *
+ * @throws UsageError where it is no stream, or an option makes no sense.
  */
 export function toStreamEvents(
   stream: AsyncIterable<object>,

@@ -44,9 +44,11 @@ import {
 
 /** Any client of the official SDK with Chat Completions. */
 export interface OpenAIChatClient {
+  /** The SDK's own. */
   readonly chat: { readonly completions: { create(body: never, options?: never): PromiseLike<unknown> } }
 }
 
+/** Which model to ask through Chat Completions, and what its server can do. */
 export interface OpenAIChatOptions extends OpenAIConnection<OpenAIChatClient> {
   /**
    * The service's name in events and errors, and the key of `providerOptions` and metadata: give each service its own, so

@@ -26,9 +26,11 @@ import {
 
 /** Any client of the official SDK with the Responses API. */
 export interface OpenAIClient {
+  /** The SDK's own. */
   readonly responses: { create(body: never, options?: never): PromiseLike<unknown> }
 }
 
+/** Which model of OpenAI's to ask through the Responses API, and how to reach it. */
 export interface OpenAIOptions extends OpenAIConnection<OpenAIClient> {
   /** Asks for summaries of what the model thinks, where a request sets `reasoning`; they arrive as reasoning. Default: none. */
   readonly reasoningSummary?: 'auto' | 'concise' | 'detailed' | undefined

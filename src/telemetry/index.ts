@@ -6,6 +6,7 @@ import type { Middleware } from '../middleware.ts'
 import { batchesOf, fromBatches, type ProviderContext, toBatches } from '../provider.ts'
 import type { LLMRequest } from '../request.ts'
 
+/** Where spans and measurements go, and what is put on them. */
 export interface TelemetryOptions {
   /** Makes the spans. Default: the global provider's tracer `fieldstream`. */
   readonly tracer?: Tracer | undefined

@@ -1,5 +1,6 @@
 import type { Recording } from './replay.ts'
 
+/** What is recorded, and who is told. */
 export interface RecordOptions {
   /** The `fetch` to record. Default: the global one. */
   readonly fetch?: typeof globalThis.fetch | undefined

@@ -13,14 +13,18 @@ const extractorOptions: readonly string[] = [
   'map',
 ] satisfies (keyof FieldExtractor)[]
 
-/** The extractors of a client or request. */
+/** The extractors of a client or request, for fields that are used in several places or shared between them. */
 export class FieldExtractorRegistry<const Extractors extends readonly FieldExtractor[] = readonly FieldExtractor[]> {
   readonly #extractors: FieldExtractor[] = []
   readonly #compiled = new Map<string | undefined, PathNode>()
   /** Never present at run time: carries the types of the extractors. */
   declare readonly '~extractors'?: Extractors
 
-  /** @throws UsageError as `register` does. */
+  /**
+   * Registers each of a list. Default: none.
+   *
+   * @throws UsageError as `register` does.
+   */
   constructor(extractors?: Extractors) {
     const list: unknown = extractors ?? []
     if (!Array.isArray(list))
