@@ -102,7 +102,25 @@ const clientOptions: readonly string[] = [
   'replay',
 ] satisfies (keyof ClientOptions)[]
 
-/** Asks a model, and streams the fields of its answer while it is written. */
+/**
+ * Asks a model, and streams the fields of its answer while it is written.
+ *
+ * @example
+ * ```ts
+ * const client = new StreamingLLMClient({ provider: anthropic({ model: 'claude-haiku-4-5' }) })
+ *
+ * const stream = client.stream({
+ *   messages: [{ role: 'user', content: 'I want chips for a party' }],
+ *   tools: [answer],
+ *   toolChoice: answer,
+ *   fields: { question: 'ask_slots[*].message' },
+ * })
+ * for await (const event of stream) {
+ *   if (event.type === 'field-delta') show(event.delta)
+ * }
+ * const { toolCalls, usage } = await stream.final()
+ * ```
+ */
 // eslint-disable-next-line @typescript-eslint/no-generated-empty-object-type -- a client without fields has no names of fields
 export class StreamingLLMClient<const DefaultFields extends Fields = Record<never, never>> {
   readonly #options: ClientOptions<DefaultFields>
@@ -145,6 +163,14 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
    *
    * @throws UsageError where the request is malformed, a field's path is, or it cannot exist in the schemas of the tools and
    * the output.
+   *
+   * @example
+   * ```ts
+   * const stream = client.stream({ messages, tools: [answer], fields: { title: 'title' } })
+   * for await (const event of stream) {
+   *   if (event.type === 'field-delta') show(event.delta)
+   * }
+   * ```
    */
   stream<
     const Tools extends readonly Tool[] = readonly [],
@@ -173,6 +199,16 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
    * calls it is complete and valid. A forced `toolChoice` holds for the first step; the limits of timeout() hold for each.
    *
    * @throws UsageError as `stream()`, and where a tool needs an approval that nobody can give.
+   *
+   * @example
+   * ```ts
+   * const weather = tool({
+   *   name: 'weather',
+   *   input: z.object({ city: z.string() }),
+   *   execute: ({ city }) => ({ city, celsius: 21 }),
+   * })
+   * const { text, steps } = await client.run({ messages, tools: [weather], maxSteps: 3 }).final()
+   * ```
    */
   run<
     const Tools extends readonly Tool[] = readonly [],
@@ -204,6 +240,12 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
    * response is the same either way.
    *
    * @throws as `stream()` and `final()` do, as a rejection.
+   *
+   * @example
+   * ```ts
+   * const { output } = await client.generate({ messages, output: z.object({ title: z.string() }) })
+   * show(output.title)
+   * ```
    */
   async generate<
     const Tools extends readonly Tool[] = readonly [],

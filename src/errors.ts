@@ -174,7 +174,19 @@ export class LLMError extends Error {
   }
 }
 
-/** True for errors of any copy of fieldstream, also across ESM, CJS and realms. */
+/**
+ * True for errors of any copy of fieldstream, also across ESM, CJS and realms.
+ *
+ * @example
+ * ```ts
+ * try {
+ *   await stream.final()
+ * } catch (error) {
+ *   if (!isLLMError(error)) throw error
+ *   show(error.code === 'rate_limited' ? `Try again in ${error.retryAfterMs} ms` : error.message)
+ * }
+ * ```
+ */
 export function isLLMError(error: unknown): error is LLMError {
   return typeof error === 'object' && error !== null && brand in error
 }

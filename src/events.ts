@@ -171,7 +171,7 @@ export interface Target {
  */
 export interface RestartEvent {
   readonly type: 'restart'
-  /** The number of the new attempt. */
+  /** The number of the new attempt, counted from 1. */
   readonly attempt: number
   /** What ended the attempt before: the `code` and the `message` of its error. */
   readonly reason: { readonly code: string; readonly message: string }

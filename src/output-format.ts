@@ -31,6 +31,17 @@ export interface OutputOptions {
  * Schema as for `tool()`: the output is checked with it, and typed by it.
  *
  * @throws UsageError where the name or the schema cannot be used.
+ *
+ * @example
+ * ```ts
+ * import { outputFormat, StreamingLLMClient } from 'fieldstream'
+ * import { anthropic } from 'fieldstream/anthropic'
+ * import { z } from 'zod'
+ *
+ * const client = new StreamingLLMClient({ provider: anthropic({ model: 'claude-haiku-4-5' }) })
+ * const report = outputFormat({ name: 'report', schema: z.object({ title: z.string() }), strict: true })
+ * const { output } = await client.generate({ messages: [{ role: 'user', content: 'Report!' }], output: report })
+ * ```
  */
 export function outputFormat<Schema extends StandardSchema>(
   options: OutputOptions & {

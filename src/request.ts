@@ -147,7 +147,7 @@ export interface LLMRequest {
   readonly toolInput?: 'auto' | ToolInputChannel | undefined
   /** Most tokens to generate. Each provider has its own default. */
   readonly maxTokens?: number | undefined
-  /** How freely the model chooses, a number in the service's own range (0 to 1, or to 2). Default: the service's own. */
+  /** How freely the model chooses: a number from 0 to 1, or to 2, as the service has it. Default: the service's own. */
   readonly temperature?: number | undefined
   /** The share of likely words the model chooses among, a number from 0 to 1. Default: the service's own. */
   readonly topP?: number | undefined

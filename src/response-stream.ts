@@ -89,7 +89,7 @@ export interface LLMResponse<
 
 /** Where a consumer that comes late, or returns, begins. */
 export interface SubscribeOptions {
-  /** The `seq` of the last event that the consumer has seen. Default 0: it has seen none. */
+  /** The `seq` of the last event that the consumer has seen, counted from 1. Default 0: it has seen none. */
   readonly from?: number | undefined
 }
 
@@ -204,6 +204,14 @@ export type Listenable<Event> = {
 /**
  * One answer while it is written. `for await` reads it at the loop's own pace, and leaving the loop cancels the run; `on()`,
  * `final()` and `field()` start the run by themselves. Any of them can be combined, if asked for before the first event.
+ *
+ * @example
+ * ```ts
+ * const stream = client.stream({ messages, tools: [answer], fields: { title: 'title' } })
+ * stream.on('field-delta', ({ delta }) => show(delta))
+ * const route = await stream.field('route')
+ * const { toolCalls } = await stream.final()
+ * ```
  */
 export class ResponseStream<
   /** The events of this request. */
@@ -323,7 +331,7 @@ export class ResponseStream<
   /**
    * Calls `listener` with every event of a type, and starts the run. A listener that throws is reported to the client's `onError`.
    *
-   * @throws UsageError where there is no such type; ConsumerError `stream_consumed` where the run had begun before.
+   * @throws UsageError where there is no event of that type, or `listener` is no function.
    */
   on<Type extends keyof Listenable<Event> & string>(
     type: Type,

@@ -99,6 +99,15 @@ export interface ToolExecution<Input, Returned> {
  * `toStandardJsonSchema`): arguments are checked with it, and typed by it. With `execute`, `client.run()` runs it.
  *
  * @throws UsageError where the name or the schema cannot be used.
+ *
+ * @example
+ * ```ts
+ * const search = tool({
+ *   name: 'search_products',
+ *   description: 'Finds products by words.',
+ *   input: z.object({ words: z.string(), limit: z.number().optional() }),
+ * })
+ * ```
  */
 export function tool<const Name extends string, Schema extends StandardSchema, Returned = never>(
   options: ToolOptions<Name> & {

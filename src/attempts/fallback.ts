@@ -48,6 +48,16 @@ const incurable = new Set<ErrorCode>([
  * Where all fail, the run ends with a `PolicyError` `attempts_exhausted`: `errors` has all of them, `cause` the last.
  *
  * @throws UsageError where there are fewer than two providers.
+ *
+ * @example
+ * ```ts
+ * import { fallback, StreamingLLMClient } from 'fieldstream'
+ * import { gemini } from 'fieldstream/gemini'
+ * import { ollama } from 'fieldstream/ollama'
+ *
+ * const provider = fallback(gemini({ model: 'gemini-2.5-flash' }), ollama({ model: 'llama3.2' }))
+ * const client = new StreamingLLMClient({ provider })
+ * ```
  */
 export function fallback(first: Provider, second: Provider, ...others: Provider[]): Provider
 /**

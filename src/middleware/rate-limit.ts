@@ -64,6 +64,17 @@ type Settings = Pick<RateLimitOptions, 'requests' | 'per' | 'concurrency' | 'lim
  * after `maxWait`. `retry()` repeats neither.
  *
  * @throws UsageError for options that make no sense.
+ *
+ * @example
+ * ```ts
+ * import { rateLimit, StreamingLLMClient } from 'fieldstream'
+ * import { anthropic } from 'fieldstream/anthropic'
+ *
+ * const client = new StreamingLLMClient({
+ *   provider: anthropic({ model: 'claude-haiku-4-5' }),
+ *   middleware: [rateLimit({ requests: 30, per: 60_000, concurrency: 10 })],
+ * })
+ * ```
  */
 export function rateLimit(options: RateLimitOptions): Middleware {
   checkOptions('rateLimit()', options, names)

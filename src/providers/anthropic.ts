@@ -101,6 +101,14 @@ const anthropicOptions: readonly (keyof AnthropicOptions)[] = [
  *
  * @throws UsageError where `model` is missing, or `client` comes with options that only a client made here would use. A
  * missing key or SDK is a `UsageError` of the first request.
+ *
+ * @example
+ * ```ts
+ * import { StreamingLLMClient } from 'fieldstream'
+ * import { anthropic } from 'fieldstream/anthropic'
+ *
+ * const client = new StreamingLLMClient({ provider: anthropic({ model: 'claude-sonnet-4-5' }) })
+ * ```
  */
 export function anthropic(options: AnthropicOptions): Provider {
   const clientFor = clientOf<AnthropicClient, AnthropicOptions>(options, {
@@ -154,6 +162,23 @@ export function anthropic(options: AnthropicOptions): Provider {
  * Maps the SDK's raw stream, `await client.messages.create({ …, stream: true })`, to events for a `ToolStreamAccumulator`.
  *
  * @throws StreamError `stream_truncated` where the stream ends without `message_stop`, which the SDK does not notice.
+ *
+ * @example
+ * ```ts
+ * import Anthropic from '@anthropic-ai/sdk'
+ * import { ToolStreamAccumulator } from 'fieldstream'
+ * import { toStreamEvents } from 'fieldstream/anthropic'
+ *
+ * const accumulator = new ToolStreamAccumulator()
+ * const sdkStream = await new Anthropic().messages.create({
+ *   model: 'claude-haiku-4-5',
+ *   max_tokens: 1000,
+ *   messages: [{ role: 'user', content: 'Hello' }],
+ *   stream: true,
+ * })
+ * for await (const event of toStreamEvents(sdkStream)) accumulator.push(event)
+ * console.log(accumulator.toolCalls)
+ * ```
  */
 export function toStreamEvents(stream: AsyncIterable<{ readonly type: string }>): StreamEvents {
   return mapSdkStream(stream, {

@@ -37,7 +37,9 @@ export type { WireLimits }
 export interface GeminiClient {
   /** The SDK's own. */
   readonly models: {
+    /** For answers that stream. */
     generateContentStream(parameters: never): PromiseLike<unknown>
+    /** For answers in one piece: `generate()` without `onEvent`, and `nonStreaming()`. */
     generateContent?(parameters: never): PromiseLike<unknown>
   }
   /** Whether it speaks to Vertex AI, as the SDK sets it. */
@@ -102,6 +104,14 @@ const geminiOptions: readonly (keyof GeminiOptions)[] = [
  *
  * @throws UsageError where `model` is missing, or options contradict each other. A missing key or SDK is a `UsageError` of
  * the first request.
+ *
+ * @example
+ * ```ts
+ * import { StreamingLLMClient } from 'fieldstream'
+ * import { gemini } from 'fieldstream/gemini'
+ *
+ * const client = new StreamingLLMClient({ provider: gemini({ model: 'gemini-2.5-flash' }) })
+ * ```
  */
 export function gemini(options: GeminiOptions): Provider {
   const clientFor = clientOf<GeminiClient, GeminiOptions>(options, {
@@ -157,6 +167,21 @@ export function gemini(options: GeminiOptions): Provider {
  * `automaticContinuation: false`, else the SDK may hide a cut, and `abortSignal`, since leaving its stream closes nothing.
  *
  * @throws StreamError `stream_truncated` where the stream ends without a finish reason, which the SDK does not notice.
+ *
+ * @example
+ * ```ts
+ * import { GoogleGenAI } from '@google/genai'
+ * import { ToolStreamAccumulator } from 'fieldstream'
+ * import { toStreamEvents } from 'fieldstream/gemini'
+ *
+ * const accumulator = new ToolStreamAccumulator()
+ * const sdkStream = await new GoogleGenAI({}).models.generateContentStream({
+ *   model: 'gemini-2.5-flash',
+ *   contents: 'Hello',
+ * })
+ * for await (const event of toStreamEvents(sdkStream)) accumulator.push(event)
+ * console.log(accumulator.toolCalls)
+ * ```
  */
 export function toStreamEvents(stream: AsyncIterable<object>): StreamEvents {
   return mapSdkStream(stream, {

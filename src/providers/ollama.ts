@@ -91,6 +91,14 @@ const ollamaOptions: readonly (keyof OllamaOptions)[] = [
  *
  * @throws UsageError where `model` is missing, or `client` comes with options that only a client made here would use. A
  * missing key or SDK is a `UsageError` of the first request.
+ *
+ * @example
+ * ```ts
+ * import { StreamingLLMClient } from 'fieldstream'
+ * import { ollama } from 'fieldstream/ollama'
+ *
+ * const client = new StreamingLLMClient({ provider: ollama({ model: 'llama3.2' }) })
+ * ```
  */
 export function ollama(options: OllamaOptions): Provider {
   const clientFor = clientOf<OllamaClient, OllamaOptions>(options, {
@@ -153,6 +161,22 @@ export function ollama(options: OllamaOptions): Provider {
  * The SDK leaves out lines that are no JSON, so that a stream with damage inside looks whole; `ollama()` notices.
  *
  * @throws UsageError where it is no stream, or an option makes no sense.
+ *
+ * @example
+ * ```ts
+ * import { Ollama } from 'ollama'
+ * import { ToolStreamAccumulator } from 'fieldstream'
+ * import { toStreamEvents } from 'fieldstream/ollama'
+ *
+ * const accumulator = new ToolStreamAccumulator()
+ * const sdkStream = await new Ollama().chat({
+ *   model: 'llama3.2',
+ *   messages: [{ role: 'user', content: 'Hello' }],
+ *   stream: true,
+ * })
+ * for await (const event of toStreamEvents(sdkStream)) accumulator.push(event)
+ * console.log(accumulator.toolCalls)
+ * ```
  */
 export function toStreamEvents(
   stream: AsyncIterable<object>,

@@ -90,6 +90,20 @@ const openaiChatOptions: readonly (keyof OpenAIChatOptions)[] = [
  *
  * @throws UsageError where `model` is missing, or `client` comes with options that only a client made here would use. A
  * missing key or SDK is a `UsageError` of the first request.
+ *
+ * @example
+ * ```ts
+ * import { StreamingLLMClient } from 'fieldstream'
+ * import { openaiChat } from 'fieldstream/openai'
+ *
+ * const provider = openaiChat({
+ *   name: 'openrouter',
+ *   model: 'meta-llama/llama-3.3-70b-instruct',
+ *   baseURL: 'https://openrouter.ai/api/v1',
+ *   apiKey: process.env['OPENROUTER_API_KEY'],
+ * })
+ * const client = new StreamingLLMClient({ provider })
+ * ```
  */
 export function openaiChat(options: OpenAIChatOptions): Provider {
   const clientFor = clientOf<OpenAIChatClient, OpenAIChatOptions>(options, {
@@ -143,6 +157,22 @@ export function openaiChat(options: OpenAIChatOptions): Provider {
  * `ToolStreamAccumulator`.
  *
  * @throws StreamError `stream_truncated` where the stream ends without a `finish_reason`, which the SDK does not notice.
+ *
+ * @example
+ * ```ts
+ * import OpenAI from 'openai'
+ * import { ToolStreamAccumulator } from 'fieldstream'
+ * import { toChatStreamEvents } from 'fieldstream/openai'
+ *
+ * const accumulator = new ToolStreamAccumulator()
+ * const sdkStream = await new OpenAI().chat.completions.create({
+ *   model: 'gpt-5-mini',
+ *   messages: [{ role: 'user', content: 'Hello' }],
+ *   stream: true,
+ * })
+ * for await (const event of toChatStreamEvents(sdkStream)) accumulator.push(event)
+ * console.log(accumulator.toolCalls)
+ * ```
  */
 export function toChatStreamEvents(
   stream: AsyncIterable<object>,

@@ -41,6 +41,18 @@ const conventionalNames: Readonly<Record<string, string>> = { gemini: 'gcp.gemin
  * nothing of the run; the client's `onError` hears of it.
  *
  * @throws UsageError for options that make no sense; `missing_dependency` (when first used) without `@opentelemetry/api`.
+ *
+ * @example
+ * ```ts
+ * import { StreamingLLMClient } from 'fieldstream'
+ * import { anthropic } from 'fieldstream/anthropic'
+ * import { telemetry } from 'fieldstream/telemetry'
+ *
+ * const client = new StreamingLLMClient({
+ *   provider: anthropic({ model: 'claude-haiku-4-5' }),
+ *   middleware: [telemetry({ attributes: ({ metadata }) => ({ 'app.tenant': String(metadata?.['tenant']) }) })],
+ * })
+ * ```
  */
 export function telemetry(options: TelemetryOptions = {}): Middleware {
   checkOptions('telemetry()', options, [

@@ -17,6 +17,14 @@ const keptHeaders = ['content-type', 'request-id', 'x-request-id', 'retry-after'
 /**
  * Makes a `fetch` that passes everything through and keeps each response, its reads and their timing, for `replayFetch`.
  * Requests and credentials are not kept.
+ *
+ * @example
+ * ```ts
+ * const fetch = recordFetch()
+ * const client = new StreamingLLMClient({ provider: anthropic({ model, fetch }) })
+ * await client.generate({ messages })
+ * const replayed = replayFetch(fetch.recordings)
+ * ```
  */
 export function recordFetch({ fetch = globalThis.fetch, onRecording }: RecordOptions = {}): RecordFetch {
   const recordings: Recording[] = []

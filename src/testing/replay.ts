@@ -38,7 +38,7 @@ export interface ReplayOptions {
    * else one event per read.
    */
   readonly chunks?: number | readonly number[] | 'random' | undefined
-  /** Makes `'random'` repeatable. Default 1. */
+  /** Makes `'random'` repeatable: a number from which all sizes follow. Default 1. */
   readonly seed?: number | undefined
   /** Milliseconds before each read. Default: as recorded, else none. */
   readonly delayMs?: number | undefined
@@ -53,6 +53,13 @@ export type ReplayFetch = typeof globalThis.fetch & { readonly requests: readonl
  *
  * @throws UsageError where there is nothing to answer with, or an option makes no sense; as a rejection for a request after
  * the last of a list.
+ *
+ * @example
+ * ```ts
+ * const fetch = replayFetch([simulate('The first answer.'), { body: '', status: 529 }], { chunks: 16 })
+ * const client = new StreamingLLMClient({ provider: anthropic({ model, apiKey: 'none', fetch }) })
+ * show(String(fetch.requests.length))
+ * ```
  */
 export function replayFetch(source: ReplaySource | readonly ReplaySource[], options: ReplayOptions = {}): ReplayFetch {
   for (const item of [source].flat() as unknown[]) checkSource(item)

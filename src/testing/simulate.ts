@@ -81,6 +81,12 @@ const finishReasons: readonly string[] = [
  * calls several, a string plain text, or, with `tool`, the arguments' text as it stands.
  *
  * @throws UsageError (when the request comes) where the tool is neither named nor clear from the request.
+ *
+ * @example
+ * ```ts
+ * const fetch = replayFetch(simulate({ title: 'Chips' }, { tool: 'answer', deltaChars: 4, delayMs: 20 }))
+ * const client = new StreamingLLMClient({ provider: anthropic({ model, apiKey: 'none', fetch }) })
+ * ```
  */
 export function simulate(
   payload: string | object | readonly SimulatedCall[],

@@ -67,6 +67,23 @@ const nothing: readonly FieldEvent[] = Object.freeze([])
 /**
  * Follows the tool calls of one answer, interleaved or not, and its text where that is JSON, and reports the registered fields
  * while they are written. Works without the client, over any source of `StreamEvent`s.
+ *
+ * @example
+ * ```ts
+ * import { FieldExtractorRegistry, type StreamEvent, ToolStreamAccumulator } from 'fieldstream'
+ *
+ * export async function read(events: AsyncIterable<StreamEvent>) {
+ *   const fields = new FieldExtractorRegistry([{ field: 'question', path: 'ask_slots[*].message' }])
+ *   const accumulator = new ToolStreamAccumulator({ fields })
+ *   for await (const event of events) {
+ *     for (const field of accumulator.push(event)) {
+ *       if (field.type === 'field-delta') process.stdout.write(field.delta)
+ *     }
+ *   }
+ *   if (!accumulator.isComplete) throw accumulator.error ?? new Error('The stream ended early.')
+ *   return accumulator.toolCalls
+ * }
+ * ```
  */
 export class ToolStreamAccumulator implements StreamAccumulator {
   readonly #fields: FieldExtractorRegistry
