@@ -1,3 +1,9 @@
+/**
+ * Claude. Needs `@anthropic-ai/sdk`.
+ *
+ * @module fieldstream/anthropic
+ */
+
 import { type LLMError, UsageError } from '../errors.ts'
 import type { FinishReason, StreamEvent, Usage } from '../events.ts'
 import { fromBatches, type Provider, type ProviderContext, type StreamEvents } from '../provider.ts'

@@ -1,3 +1,9 @@
+/**
+ * Gemini, through the Gemini API or Vertex AI. Needs `@google/genai`.
+ *
+ * @module fieldstream/gemini
+ */
+
 import { type ErrorCode, describeError, type LLMError, LLMTimeoutError, OutputError, UsageError } from '../errors.ts'
 import type { FinishReason, StreamEvent, Usage } from '../events.ts'
 import { fromBatches, type Provider, type ProviderContext, type StreamEvents } from '../provider.ts'

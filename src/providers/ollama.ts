@@ -1,3 +1,9 @@
+/**
+ * Models served by Ollama. Needs `ollama`.
+ *
+ * @module fieldstream/ollama
+ */
+
 import { type LLMError, UsageError } from '../errors.ts'
 import type { FinishReason, StreamEvent, Usage } from '../events.ts'
 import { fromBatches, notStreamed, type Provider, type ProviderContext, type StreamEvents } from '../provider.ts'

@@ -1,3 +1,9 @@
+/**
+ * Spans and metrics. Needs `@opentelemetry/api`.
+ *
+ * @module fieldstream/telemetry
+ */
+
 import type { Attributes, Context, Histogram, Meter, Span, Tracer } from '@opentelemetry/api'
 import { checkOptions } from '../check-options.ts'
 import { isLLMError, UsageError } from '../errors.ts'
