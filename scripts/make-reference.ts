@@ -1,14 +1,23 @@
 // The API reference, from the docstrings, with the guides beside it: `npm run docs` writes it into `docs/api`.
 import { readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { extname, join, relative } from 'node:path'
-import { Application, Comment, CommentTag, type Context, Converter, type DeclarationReflection } from 'typedoc'
+import {
+  Application,
+  Comment,
+  CommentTag,
+  type Context,
+  Converter,
+  type DeclarationReflection,
+  PageEvent,
+} from 'typedoc'
 
 const root = join(import.meta.dirname, '..')
 const out = join(root, process.argv[2] ?? 'docs/api')
 
 /** Where a reader looks for what these files export, in the order of the page. */
 const categories: Readonly<Record<string, readonly string[]>> = {
-  'Ask a model': ['client.ts', 'response-stream.ts', 'request.ts'],
+  'Ask a model': ['client.ts', 'response-stream.ts'],
+  'Requests and messages': ['request.ts'],
   Events: ['events.ts'],
   Fields: ['tool-stream/', 'snapshot.ts'],
   'Tools and output': ['tool.ts', 'tool-steps.ts', 'tools/', 'tool-input/', 'output-format.ts', 'schema.ts'],
@@ -21,7 +30,8 @@ const categories: Readonly<Record<string, readonly string[]>> = {
   'What the compiler works out': ['field-types.ts'],
 }
 
-function categoryOf(file: string): string {
+function categoryOf({ sources }: DeclarationReflection): string {
+  const file = relative(join(root, 'src'), sources?.[0]?.fullFileName ?? '')
   const found = Object.entries(categories).find(([, places]) => places.some((place) => file.startsWith(place)))
   if (!found) throw new Error(`${file} has no category in scripts/make-reference.ts.`)
   return found[0]
@@ -52,10 +62,23 @@ const app = await Application.bootstrapWithPlugins({
   disableGit: true,
   sourceLinkTemplate: '{path}#L{line}',
   gitRevision: 'main',
-  sort: ['source-order'],
+  displayBasePath: root,
+  // What one calls comes before what it takes.
+  sort: ['kind', 'source-order'],
+  kindSortOrder: [
+    'Document',
+    'Module',
+    'Class',
+    'Constructor',
+    'Function',
+    'Variable',
+    'Accessor',
+    'Property',
+    'Method',
+  ],
   sortEntryPoints: false,
   categorizeByGroup: false,
-  categoryOrder: ['Guides', ...Object.keys(categories), '*'],
+  categoryOrder: ['Guides', 'Reference', ...Object.keys(categories), '*'],
   navigation: { includeCategories: true, includeGroups: false, includeFolders: false },
   intentionallyNotExported: [
     'FieldEventOf',
@@ -75,17 +98,17 @@ const app = await Application.bootstrapWithPlugins({
 })
 
 app.converter.on(Converter.EVENT_CREATE_DOCUMENT, (_, document) => {
-  const [first] = document.content
-  const heading = /^# (.*)\n/.exec(first?.text ?? '')
-  if (!first || !heading) throw new Error(`${document.name} does not begin with a heading.`)
+  const heading = /^# (.*)\n/.exec(document.content[0]?.text ?? '')
+  if (!heading) throw new Error(`${document.name} does not begin with a heading.`)
   document.name = heading[1]!
-  first.text = first.text.slice(heading[0].length)
   document.frontmatter['category'] = 'Guides'
 })
 
 app.converter.on(Converter.EVENT_RESOLVE_BEGIN, ({ project }: Context) => {
-  const core = project.children?.find(({ name }) => name === 'fieldstream')
-  for (const reflection of core?.children ?? []) addCategory(reflection)
+  for (const module of project.children ?? []) {
+    if (module.name === 'fieldstream') for (const each of module.children ?? []) addCategory(each, categoryOf(each))
+    addCategory(module, 'Reference')
+  }
 })
 
 app.converter.on(Converter.EVENT_RESOLVE_END, ({ project }: Context) => {
@@ -96,13 +119,22 @@ app.converter.on(Converter.EVENT_RESOLVE_END, ({ project }: Context) => {
   }
 })
 
-function addCategory(reflection: DeclarationReflection): void {
-  const file = relative(join(root, 'src'), reflection.sources?.[0]?.fullFileName ?? '')
-  const tag = new CommentTag('@category', [{ kind: 'text', text: categoryOf(file) }])
+function addCategory(reflection: DeclarationReflection, name: string): void {
+  const tag = new CommentTag('@category', [{ kind: 'text', text: name }])
   // A function's docstring belongs to its signatures.
   const carriers: readonly { comment?: Comment }[] = reflection.signatures ?? [reflection]
   for (const carrier of carriers) (carrier.comment ??= new Comment()).blockTags.push(tag)
 }
+
+// A line that takes too long to colour is left half done, and the first lines take longest.
+let isWarm = false
+app.renderer.on(PageEvent.BEGIN, () => {
+  if (isWarm) return
+  isWarm = true
+  const sample =
+    "import { a } from 'b'\nconst c = async <D extends E>(f: G = /h/) => { for await (const i of j) `${i}` } // k"
+  for (let round = 0; round < 3; round++) app.renderer.markedPlugin.getHighlighted(sample, 'ts')
+})
 
 await rm(out, { recursive: true, force: true })
 const project = await app.convert()
