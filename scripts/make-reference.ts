@@ -1,6 +1,6 @@
 // The API reference, from the docstrings, with the guides beside it: `npm run docs` writes it into `docs/api`.
 import { readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
-import { extname, join, relative } from 'node:path'
+import { extname, join, relative, resolve } from 'node:path'
 import {
   Application,
   Comment,
@@ -12,7 +12,7 @@ import {
 } from 'typedoc'
 
 const root = join(import.meta.dirname, '..')
-const out = join(root, process.argv[2] ?? 'docs/api')
+const out = resolve(root, process.argv[2] ?? 'docs/api')
 
 /** Where a reader looks for what these files export, in the order of the page. */
 const categories: Readonly<Record<string, readonly string[]>> = {
