@@ -38,21 +38,23 @@ import {
 } from './tool-stream/tool-stream-accumulator.ts'
 import type { Tool } from './tool.ts'
 
+/** What a client is made of. Only `provider` is required. */
 export interface ClientOptions<DefaultFields extends Fields = Fields> extends ClientHooks {
   /** The model to ask, e.g. `anthropic({ model })`. */
   readonly provider: Provider
-  /** What stands between client and provider; the first listed is the outermost. */
+  /** What stands between client and provider; the first listed is the outermost. Default: nothing. */
   readonly middleware?: readonly Middleware[] | undefined
-  /** Fields of requests that name none of their own. */
+  /** Fields of requests that name none of their own. Default: none. */
   readonly fields?: DefaultFields | undefined
+  /** Bounds on the tool calls and the output of each answer. Default: those of `AccumulatorLimits`. */
   readonly limits?: AccumulatorLimits | undefined
-  /** Fewer, larger deltas, for requests that do not say otherwise. */
+  /** Fewer, larger deltas, for requests that do not say otherwise. Default: each as it comes. */
   readonly batch?: BatchOptions | undefined
   /** Makes what turns tool arguments and output into field events, one for each run. Default: a `ToolStreamAccumulator`. */
   readonly accumulator?: ((options: AccumulatorOptions) => StreamAccumulator) | undefined
-  /** When `onAlert` is called. */
+  /** When `onAlert` is called. Default: never. */
   readonly alerts?: Alerts | undefined
-  /** For requests that say nothing about `replay`. */
+  /** For requests that say nothing about `replay`. Default: no event is kept. */
   readonly replay?: ReplayOptions | undefined
 }
 
@@ -63,17 +65,19 @@ export interface StreamRequest<
   Choice extends ToolChoice = ToolChoice,
   Output extends OutputDefinition | undefined = OutputDefinition | undefined,
 > extends Omit<LLMRequest, 'tools' | 'toolChoice' | 'output'> {
+  /** The functions that the model may call. Default: none. */
   readonly tools?: Tools | undefined
+  /** Whether, and what, the model must call. Default `'auto'`: that is for the model to say. */
   readonly toolChoice?: Choice | undefined
-  /** Makes the answer an object of this schema (a Standard Schema, or a JSON Schema), unless the model calls a tool instead. */
+  /** Makes the answer an object of this schema (a Standard Schema, or a JSON Schema), unless the model calls a tool instead. Default: plain text. */
   readonly output?: Output
-  /** The fields to stream: by name a path, or a path with options; or a registry. */
+  /** The fields to stream: by name a path, or a path with options; or a registry. Default: those of the client. */
   readonly fields?: Definitions | undefined
   /** Whether a field that closes against its own `schema` stops the run. Default `'continue'`, where `field-end` says `valid: false`. */
   readonly onInvalid?: 'continue' | 'abort' | undefined
   /**
    * Joins the deltas of the text, and of each field, into fewer, larger ones, e.g. `{ at: 'sentence', maxWait: 300 }`; each is
-   * delivered before any event that is no delta. Other deltas and `raw` come as ever. `false` where the client's is not wanted.
+   * delivered before any event that is no delta. Other deltas and `raw` come as ever. `false` where the client's is not wanted. Default: that of the client, else none.
    */
   readonly batch?: BatchOptions | false | undefined
   /** How many events to keep for consumers that `subscribe()` late or return. Default: that of the client, else none; `false` for none. */
@@ -82,7 +86,7 @@ export interface StreamRequest<
   readonly keepAlive?: boolean | undefined
   /** Also emit `progress`, an estimate of how much of the answer is written. Default false. */
   readonly progress?: boolean | undefined
-  /** Cancels the run. */
+  /** Cancels the run: every loop and promise then ends with an `AbortedError`. */
   readonly signal?: AbortSignal | undefined
 }
 
@@ -98,7 +102,25 @@ const clientOptions: readonly string[] = [
   'replay',
 ] satisfies (keyof ClientOptions)[]
 
-/** Asks a model, and streams the fields of its answer while it is written. */
+/**
+ * Asks a model, and streams the fields of its answer while it is written.
+ *
+ * @example
+ * ```ts
+ * const client = new StreamingLLMClient({ provider: anthropic({ model: 'claude-haiku-4-5' }) })
+ *
+ * const stream = client.stream({
+ *   messages: [{ role: 'user', content: 'I want chips for a party' }],
+ *   tools: [answer],
+ *   toolChoice: answer,
+ *   fields: { question: 'ask_slots[*].message' },
+ * })
+ * for await (const event of stream) {
+ *   if (event.type === 'field-delta') show(event.delta)
+ * }
+ * const { toolCalls, usage } = await stream.final()
+ * ```
+ */
 // eslint-disable-next-line @typescript-eslint/no-generated-empty-object-type -- a client without fields has no names of fields
 export class StreamingLLMClient<const DefaultFields extends Fields = Record<never, never>> {
   readonly #options: ClientOptions<DefaultFields>
@@ -106,7 +128,11 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
   readonly #stream: StreamFunction
   readonly #seenSizes: SizeStatistics = new Map()
 
-  /** @throws UsageError where an option is missing or malformed. */
+  /**
+   * Makes nothing but the client: no SDK is loaded and nothing is sent before a stream is read.
+   *
+   * @throws UsageError where an option is missing or malformed.
+   */
   constructor(options: ClientOptions<DefaultFields>) {
     const provider = (options as Partial<ClientOptions> | undefined)?.provider
     if (typeof provider?.stream !== 'function') {
@@ -137,6 +163,14 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
    *
    * @throws UsageError where the request is malformed, a field's path is, or it cannot exist in the schemas of the tools and
    * the output.
+   *
+   * @example
+   * ```ts
+   * const stream = client.stream({ messages, tools: [answer], fields: { title: 'title' } })
+   * for await (const event of stream) {
+   *   if (event.type === 'field-delta') show(event.delta)
+   * }
+   * ```
    */
   stream<
     const Tools extends readonly Tool[] = readonly [],
@@ -165,6 +199,16 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
    * calls it is complete and valid. A forced `toolChoice` holds for the first step; the limits of timeout() hold for each.
    *
    * @throws UsageError as `stream()`, and where a tool needs an approval that nobody can give.
+   *
+   * @example
+   * ```ts
+   * const weather = tool({
+   *   name: 'weather',
+   *   input: z.object({ city: z.string() }),
+   *   execute: ({ city }) => ({ city, celsius: 21 }),
+   * })
+   * const { text, steps } = await client.run({ messages, tools: [weather], maxSteps: 3 }).final()
+   * ```
    */
   run<
     const Tools extends readonly Tool[] = readonly [],
@@ -196,6 +240,12 @@ export class StreamingLLMClient<const DefaultFields extends Fields = Record<neve
    * response is the same either way.
    *
    * @throws as `stream()` and `final()` do, as a rejection.
+   *
+   * @example
+   * ```ts
+   * const { output } = await client.generate({ messages, output: z.object({ title: z.string() }) })
+   * show(output.title)
+   * ```
    */
   async generate<
     const Tools extends readonly Tool[] = readonly [],

@@ -1,6 +1,9 @@
 import type { FieldDeltaEvent, TextDeltaEvent } from './events.ts'
 
-/** When deltas that wait are joined and delivered: as soon as one of these is so, and always before the field or text ends. */
+/**
+ * When deltas that wait are joined and delivered: as soon as one of these is so, and always before the field or text ends. Default of
+ * each: it does not matter; one is required.
+ */
 export interface BatchOptions {
   /** This many characters (UTF-16 code units) wait. */
   readonly chars?: number | undefined

@@ -74,13 +74,19 @@ export type ErrorPhase =
   | 'tool'
   | 'consume'
 
-/** Facts an error may carry; every one is optional. */
+/** Facts an error may carry. Default of each: not known. */
 export interface LLMErrorOptions {
+  /** Whether the same request may succeed later. Default false. */
   retryable?: boolean | undefined
+  /** Where in the life of the request it arose. */
   phase?: ErrorPhase | undefined
+  /** The provider that was asked. */
   provider?: string | undefined
+  /** The model that was asked. */
   model?: string | undefined
+  /** HTTP status. */
   status?: number | undefined
+  /** The provider's id of the HTTP request. */
   requestId?: string | undefined
   /** The provider's own error type or code, as it was sent. */
   providerCode?: string | undefined
@@ -88,9 +94,13 @@ export interface LLMErrorOptions {
   providerMessage?: string | undefined
   /** How long the provider asked to wait, in milliseconds. */
   retryAfterMs?: number | undefined
+  /** Which attempt failed, counted from 1. */
   attempt?: number | undefined
+  /** The tool whose call was being written. */
   toolName?: string | undefined
+  /** The id of that call. */
   toolCallId?: string | undefined
+  /** Offset in the call's argument text, or in the output, in UTF-16 code units. */
   position?: number | undefined
   /** A foreign error without request or response text in it. */
   cause?: unknown
@@ -105,22 +115,31 @@ const brand = Symbol.for('fieldstream.LLMError')
  * which is not enumerable, so loggers and `inspect()` do not print it.
  */
 export class LLMError extends Error {
+  /** What went wrong, in a word that later versions keep. Switch on this. */
   readonly code: ErrorCode
   /** True where the same request may succeed later. Decided where the error is born. */
   readonly retryable: boolean
+  /** Where in the life of the request it arose; of a timeout, which limit ran out. */
   declare readonly phase?: ErrorPhase
+  /** The provider that was asked, where one was. */
   declare readonly provider?: string
+  /** The model that was asked, where one was. */
   declare readonly model?: string
   /** HTTP status, also for errors that the provider reported inside a stream. */
   declare readonly status?: number
+  /** The provider's id of the HTTP request, for its support. */
   declare readonly requestId?: string
+  /** The provider's own error type or code, as it was sent. */
   declare readonly providerCode?: string
+  /** The provider's own explanation. Not enumerable, since it may quote the prompt. */
   declare readonly providerMessage?: string
+  /** How long the provider asked to wait, in milliseconds. */
   declare readonly retryAfterMs?: number
   /** Which attempt failed, counted from 1. */
   declare readonly attempt?: number
   /** The tool call that was being written, or that is not usable. */
   declare readonly toolName?: string
+  /** The id of that call. */
   declare readonly toolCallId?: string
   /** Offset in that call's argument text, or in the output, in UTF-16 code units, where it broke or stopped. */
   declare readonly position?: number
@@ -135,6 +154,7 @@ export class LLMError extends Error {
   /** What had arrived: texts, raw arguments and their best-effort value. Never validated, never complete. */
   declare readonly partial?: Snapshot
 
+  /** For a provider or middleware of one's own, which had better use the class that fits. Default for `retryable`: false. */
   constructor(code: ErrorCode, message: string, options: LLMErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause })
     this.code = code
@@ -154,7 +174,19 @@ export class LLMError extends Error {
   }
 }
 
-/** True for errors of any copy of fieldstream, also across ESM, CJS and realms. */
+/**
+ * True for errors of any copy of fieldstream, also across ESM, CJS and realms.
+ *
+ * @example
+ * ```ts
+ * try {
+ *   await stream.final()
+ * } catch (error) {
+ *   if (!isLLMError(error)) throw error
+ *   show(error.code === 'rate_limited' ? `Try again in ${error.retryAfterMs} ms` : error.message)
+ * }
+ * ```
+ */
 export function isLLMError(error: unknown): error is LLMError {
   return typeof error === 'object' && error !== null && brand in error
 }
@@ -257,6 +289,7 @@ export class AbortedError extends LLMError {
   /** What was given to `abort()`, or the signal's reason, or `'consumer_return'` where the loop was left. */
   declare readonly reason: unknown
 
+  /** For a provider of one's own, where the context's signal fired; the client makes all others. */
   constructor(reason: unknown, options: LLMErrorOptions = {}) {
     super('aborted', `The run was aborted${reasonWords(reason)}`, options)
     // Not enumerable: a reason is the host's own value and may hold anything.
@@ -266,9 +299,10 @@ export class AbortedError extends LLMError {
 
 /** Time ran out; `phase` says for what. `name` is `'TimeoutError'`. */
 export class LLMTimeoutError extends LLMError {
-  /** The limit; `undefined` where an SDK's own ran out. */
+  /** The limit in milliseconds; `undefined` where an SDK's own ran out. */
   declare readonly timeoutMs?: number
 
+  /** `options.phase` says which limit ran out, `options.timeoutMs` what it was set to. */
   constructor(code: ErrorCode, message: string, options: LLMErrorOptions & { timeoutMs?: number | undefined } = {}) {
     super(code, message, options)
     if (options.timeoutMs !== undefined) this.timeoutMs = options.timeoutMs
@@ -278,10 +312,12 @@ export class LLMTimeoutError extends LLMError {
 /** Why there is no connection. */
 export type ConnectionFailure = 'refused' | 'dns' | 'tls' | 'reset' | 'closed' | 'unknown'
 
-/** No usable connection. */
+/** No usable connection: it could not be made, was lost, or led elsewhere. */
 export class ConnectionError extends LLMError {
+  /** What kept it from being made, or ended it. */
   readonly reason: ConnectionFailure
 
+  /** For a provider of one's own. `code` is `connection` or `unexpected_redirect`. */
   constructor(
     code: ErrorCode,
     message: string,
@@ -300,6 +336,10 @@ export class StreamError extends LLMError {
   /** Of a stream that was cut: whether it ended as if whole, or its connection broke. */
   declare readonly reason?: 'end' | 'reset'
 
+  /**
+   * For a provider of one's own: `stream_truncated` for a stream without its end, `stream_protocol` for one that contradicts
+   * itself.
+   */
   constructor(code: ErrorCode, message: string, options: LLMErrorOptions & { reason?: StreamError['reason'] } = {}) {
     super(code, message, options)
     if (options.reason !== undefined) this.reason = options.reason
@@ -308,12 +348,15 @@ export class StreamError extends LLMError {
 
 /** One fault a validator found. `message` is the validator's and may quote the value. */
 export interface OutputIssue {
+  /** Where in the value, in the notation of field paths; `''` for the value itself. */
   readonly path: string
+  /** The validator's own words. */
   readonly message: string
 }
 
 /** The model's answer is not usable: cut, refused, malformed or against its schema. */
 export class OutputError extends LLMError {
+  /** `options.issues` is what a validator found. */
   constructor(
     code: ErrorCode,
     message: string,
@@ -326,9 +369,15 @@ export class OutputError extends LLMError {
 
 /** Something grew beyond an option. `limit` is the option's name. */
 export class LimitError extends LLMError {
+  /** The option to raise, e.g. `maxInputLength`. */
   readonly limit: string
+  /**
+   * What it was set to, in the option's own unit: characters, events, tool calls, requests in the queue, its number in each
+   * case.
+   */
   readonly max: number
 
+  /** The message is `message` and what to do; the code `limit_exceeded` unless `options` say otherwise. */
   constructor(
     limit: string,
     max: number,
@@ -350,6 +399,7 @@ export class ToolError extends LLMError {
   /** As the model wrote it. Not enumerable, since it may be anything. */
   declare readonly toolName: string
 
+  /** `toolName` is the tool as the model wrote it. */
   constructor(code: ErrorCode, toolName: string, message: string, options: LLMErrorOptions = {}) {
     super(code, message, options)
     Object.defineProperty(this, 'toolName', { value: toolName })
@@ -361,6 +411,7 @@ export class PolicyError extends LLMError {
   /** The error of each attempt, in order. Not enumerable. */
   declare readonly errors: readonly LLMError[]
 
+  /** `errors` is one for each attempt, in order; the last becomes the `cause`. */
   constructor(code: ErrorCode, message: string, errors: readonly LLMError[], options: LLMErrorOptions = {}) {
     super(code, message, { ...options, cause: errors.at(-1) })
     Object.defineProperty(this, 'errors', { value: errors })
@@ -372,6 +423,7 @@ export class ConsumerError extends LLMError {}
 
 /** The call itself was wrong; thrown before anything is sent. */
 export class UsageError extends LLMError {
+  /** For a provider or middleware of one's own: `invalid_argument`, `unsupported` or `missing_dependency`. */
   constructor(code: ErrorCode, message: string, options: LLMErrorOptions = {}) {
     super(code, message, { ...options, phase: options.phase ?? 'request' })
   }

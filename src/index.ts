@@ -1,3 +1,9 @@
+/**
+ * The client, and what works with every provider.
+ *
+ * @module fieldstream
+ */
+
 export { StreamingLLMClient } from './client.ts'
 export type { ClientOptions, StreamRequest } from './client.ts'
 export type { BatchOptions } from './delta-batcher.ts'

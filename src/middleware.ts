@@ -16,7 +16,9 @@ export interface Middleware {
 
 /** In milliseconds; `false` is no limit. */
 export interface RunLimits {
+  /** For the whole run. Default: that of `timeout()`, 600,000. */
   readonly total?: number | false | undefined
+  /** For validators that answer later. Default: that of `timeout()`, 5,000. */
   readonly validate?: number | false | undefined
 }
 

@@ -20,7 +20,7 @@ const outputOptions = ['name', 'description', 'strict', 'schema', 'jsonSchema', 
 export interface OutputOptions {
   /** 1 to 64 letters, digits, `_` and `-`. Default `'output'`. */
   readonly name?: string | undefined
-  /** What it is, for the model. */
+  /** What it is, for the model. Default: the schema alone tells. */
   readonly description?: string | undefined
   /** Whether the provider must hold the model to the schema: `true` fails where it cannot. Default: it holds what it can, and warns of the rest. */
   readonly strict?: boolean | undefined
@@ -31,6 +31,17 @@ export interface OutputOptions {
  * Schema as for `tool()`: the output is checked with it, and typed by it.
  *
  * @throws UsageError where the name or the schema cannot be used.
+ *
+ * @example
+ * ```ts
+ * import { outputFormat, StreamingLLMClient } from 'fieldstream'
+ * import { anthropic } from 'fieldstream/anthropic'
+ * import { z } from 'zod'
+ *
+ * const client = new StreamingLLMClient({ provider: anthropic({ model: 'claude-haiku-4-5' }) })
+ * const report = outputFormat({ name: 'report', schema: z.object({ title: z.string() }), strict: true })
+ * const { output } = await client.generate({ messages: [{ role: 'user', content: 'Report!' }], output: report })
+ * ```
  */
 export function outputFormat<Schema extends StandardSchema>(
   options: OutputOptions & {
@@ -42,6 +53,8 @@ export function outputFormat<Schema extends StandardSchema>(
 /**
  * Describes the output by a plain JSON Schema. It tells the model what to write; the output is only known to be a JSON object
  * unless `validate` checks more (Ajv, for example).
+ *
+ * @throws UsageError where the name or the schema cannot be used.
  */
 export function outputFormat<Output = Record<string, unknown>>(
   options: OutputOptions & {

@@ -18,8 +18,11 @@ export interface AttemptTimeouts {
 export interface AttemptFailure {
   /** Counted from 1. */
   readonly attempt: number
+  /** The target that failed; `undefined` where nobody was asked yet. */
   readonly provider: string | undefined
+  /** The model that was asked; `undefined` where nobody was yet. */
   readonly model: string | undefined
+  /** Why. */
   readonly error: LLMError
   /** Whether the same target is tried again, or another one. */
   readonly next: 'retry' | 'fallback'
@@ -88,6 +91,7 @@ export interface Deadline {
  * something came which is no event: the head of the response, a part of an event, a sign of life.
  */
 export interface StreamEvents extends AsyncIterable<StreamEvent> {
+  /** The events of each read as one list. */
   batches?(): Batches
 }
 
@@ -95,6 +99,7 @@ export interface StreamEvents extends AsyncIterable<StreamEvent> {
 export interface Provider {
   /** E.g. `'anthropic'`; also the key of `providerOptions` and of provider metadata. */
   readonly name: string
+  /** The model that is asked, as its service names it. */
   readonly model: string
   /**
    * The channel that `toolInput: 'auto'` means for a request: `'json'` where a forced call would arrive whole, or be refused.

@@ -57,27 +57,39 @@ export interface LLMResponse<
   /** One answer is one message; those of `client.run()` have the results of tools between them. */
   Message extends AssistantMessage | ToolMessage = AssistantMessage | ToolMessage,
 > {
+  /** The plain text of the answer; `''` where there is none. */
   readonly text: string
+  /** The model's thinking as far as the provider shows it; `''` where it does not. */
   readonly reasoning: string
+  /** The calls in the order the model made them, their `input` as the tool's schema returns it; empty where it made none. */
   readonly toolCalls: Calls
   /** As its schema returns it; `undefined` where the request asks for none, or the model called tools instead. */
   readonly output: Output
+  /** How the answer ended. `'length'` only for plain text: anything else that was cut rejects. */
   readonly finishReason: FinishReason
   /** The provider's own word for it. */
   readonly providerFinishReason: string
+  /** The tokens that the answer took. */
   readonly usage: Usage
+  /** When what happened, and how much of it. */
   readonly metrics: Metrics
+  /** The provider that gave the answer: of a `fallback()`, the one that succeeded. */
   readonly provider: string
+  /** The model as the provider named it in its answer. */
   readonly model: string
+  /** The provider's id of the answer; `undefined` where it gives none. */
   readonly responseId: string | undefined
+  /** The provider's id of the HTTP request, for its support; `undefined` where it gives none. */
   readonly requestId: string | undefined
   /** To append to the conversation: signatures, ids and blocks that only the provider understands are kept. */
   readonly messages: readonly Message[]
+  /** What did not stop the request, but its author should know; empty where there is nothing. */
   readonly warnings: readonly LLMWarning[]
 }
 
+/** Where a consumer that comes late, or returns, begins. */
 export interface SubscribeOptions {
-  /** The `seq` of the last event that the consumer has seen. Default 0: it has seen none. */
+  /** The `seq` of the last event that the consumer has seen, counted from 1. Default 0: it has seen none. */
   readonly from?: number | undefined
 }
 
@@ -94,37 +106,56 @@ export interface RunResponse<
   readonly usage: Usage
 }
 
-/** What is to be done between two steps. Its `signal` fires when the run is over. */
+/**
+ * What is to be done between two steps. Its `signal` fires when the run is over.
+ *
+ * @internal
+ */
 export type BetweenSteps = (context: {
   readonly signal: AbortSignal
   readonly emit: (event: ToolEvent) => void
   readonly onError: (error: LLMError) => void
 }) => Promise<{ readonly request: LLMRequest } | { readonly response: RunResponse }>
 
-/** What a run needs; made by the client. */
+/**
+ * What a run needs; made by the client.
+ *
+ * @internal
+ */
 export interface RunOptions {
+  /** The way to the model through all middleware. */
   readonly stream: StreamFunction
+  /** What the model is asked. */
   readonly request: LLMRequest
+  /** The name of the client's provider. */
   readonly provider: string
+  /** The model of the client's provider. */
   readonly model: string
   /** Called for the run, and again for each attempt that begins anew. */
   readonly createAccumulator: () => StreamAccumulator
   /** The names of the fields that may be reported. */
   readonly fieldNames: ReadonlySet<string>
+  /** As on `StreamRequest`. */
   readonly onInvalid: 'continue' | 'abort'
   /** Whether providers are asked to stream. Default true. */
   readonly streaming?: boolean | undefined
+  /** As on `StreamRequest`, that of the client included. */
   readonly batch: BatchOptions | undefined
   /** Says what follows an answer that is complete and valid: the end of the run, or more. Default: the end. */
   readonly afterStep?: ((response: RunResponse['steps'][number]) => RunResponse | BetweenSteps) | undefined
+  /** The caller's own signal. */
   readonly signal: AbortSignal | undefined
+  /** As on `StreamRequest`, that of the client included. */
   readonly replay: ReplayOptions | undefined
+  /** As on `StreamRequest`. */
   readonly keepAlive: boolean
   /** What the estimates of `progress` learn from; absent where none are wanted. */
   readonly seenSizes: SizeStatistics | undefined
   /** Throws where a path cannot exist in the schemas of the tools and the output. */
   readonly checkPath: (path: string) => void
+  /** Those of the client. */
   readonly hooks: ClientHooks
+  /** Those of the client. */
   readonly alerts: Alerts
 }
 
@@ -166,12 +197,21 @@ type Listener = (event: never) => unknown
 export type Listenable<Event> = {
   [Type in (Event & { readonly type: string })['type']]: Extract<Event, { readonly type: Type }>
 } & {
+  /** What the run ended with; comes once, after the last event. */
   error: LLMError
 }
 
 /**
  * One answer while it is written. `for await` reads it at the loop's own pace, and leaving the loop cancels the run; `on()`,
  * `final()` and `field()` start the run by themselves. Any of them can be combined, if asked for before the first event.
+ *
+ * @example
+ * ```ts
+ * const stream = client.stream({ messages, tools: [answer], fields: { title: 'title' } })
+ * stream.on('field-delta', ({ delta }) => show(delta))
+ * const route = await stream.field('route')
+ * const { toolCalls } = await stream.final()
+ * ```
  */
 export class ResponseStream<
   /** The events of this request. */
@@ -246,6 +286,7 @@ export class ResponseStream<
   /** Whether the step under way is complete and valid in the end. */
   #isValid = Promise.withResolvers<boolean>()
 
+  /** @internal */
   constructor(options: RunOptions) {
     this.#options = options
     this.#request = options.request
@@ -287,7 +328,11 @@ export class ResponseStream<
     return events as AsyncIterableIterator<unknown, undefined> as AsyncIterableIterator<Event, undefined>
   }
 
-  /** Calls `listener` with every event of a type, and starts the run. A listener that throws is reported to the client's `onError`. */
+  /**
+   * Calls `listener` with every event of a type, and starts the run. A listener that throws is reported to the client's `onError`.
+   *
+   * @throws UsageError where there is no event of that type, or `listener` is no function.
+   */
   on<Type extends keyof Listenable<Event> & string>(
     type: Type,
     listener: (event: Listenable<Event>[Type]) => unknown,
@@ -295,7 +340,11 @@ export class ResponseStream<
     return this.#listen('on', type, listener)
   }
 
-  /** As `on`, for the next event of the type only. */
+  /**
+   * As `on`, for the next event of the type only.
+   *
+   * @throws as `on`.
+   */
   once<Type extends keyof Listenable<Event> & string>(
     type: Type,
     listener: (event: Listenable<Event>[Type]) => unknown,
@@ -360,7 +409,11 @@ export class ResponseStream<
     return promise as Promise<ValueAt<Input, Path> | undefined>
   }
 
-  /** The text of one field as it is written; of all its places, one after the other. */
+  /**
+   * The text of one field as it is written; of all its places, one after the other.
+   *
+   * @throws UsageError where the request has no such field; ConsumerError `stream_consumed` where the run had begun before.
+   */
   fields(name: Name): AsyncIterableIterator<string, undefined> {
     if (!this.#options.fieldNames.has(name)) {
       const known = [...this.#options.fieldNames].join(', ') || 'none'
@@ -388,7 +441,11 @@ export class ResponseStream<
     this.#abort(reason ?? 'abort() was called')
   }
 
-  /** The events as lines of JSON in UTF-8, e.g. for `new Response(…)`. Fails where the run fails; cancelling it cancels the run. */
+  /**
+   * The events as lines of JSON in UTF-8, e.g. for `new Response(…)`. Fails where the run fails; cancelling it cancels the run.
+   *
+   * @throws ConsumerError `stream_consumed` where the stream is looped over already, or the run had begun before.
+   */
   toReadableStream(): ReadableStream<Uint8Array> {
     const events = this[Symbol.asyncIterator]()
     const encoder = new TextEncoder()

@@ -12,44 +12,59 @@ export interface RunIdentity extends Target {
   readonly metadata: LLMRequest['metadata']
 }
 
+/** The first of an answer that was worth waiting for. */
 export interface FirstDelta extends RunIdentity {
+  /** The number of the attempt it came in, counted from 1. */
   readonly attempt: number
+  /** What it was. */
   readonly kind: 'text' | 'reasoning' | 'tool-input'
-  /** Since the run began. */
+  /** When, in milliseconds since the run began. */
   readonly timeMs: number
 }
 
 /** A target is asked that stands in for another. */
 export interface FallbackUse extends RunIdentity {
+  /** The number of the attempt, counted from 1. */
   readonly attempt: number
   /** What the target before it failed with; `undefined` where that failed in an earlier run. */
   readonly error: LLMError | undefined
 }
 
+/** A run that ended well. */
 export interface RunFinish extends RunIdentity {
+  /** The provider's id of the answer; `undefined` where it gives none. */
   readonly responseId: string | undefined
+  /** The provider's id of the HTTP request, for its support; `undefined` where it gives none. */
   readonly requestId: string | undefined
+  /** How the answer ended. */
   readonly finishReason: FinishReason
+  /** Tokens, of all steps of `client.run()`. */
   readonly usage: Omit<Usage, 'raw'>
+  /** As on the response. */
   readonly metrics: Metrics
 }
 
+/** A run that is over, and how long it took. */
 export interface RunMeasured extends RunIdentity {
+  /** Whether the answer was complete and valid, the run failed, or somebody cancelled it. */
   readonly outcome: 'success' | 'error' | 'aborted'
   /** Of the error that the run ended with. */
   readonly code: ErrorCode | undefined
+  /** What was measured until the end, whichever it was. */
   readonly metrics: Metrics
 }
 
+/** A limit of `alerts` that passed. */
 export interface RunAlert extends RunIdentity {
   /** The limit that passed. */
   readonly alert: keyof Alerts
+  /** What it was set to, in milliseconds. */
   readonly limitMs: number
 }
 
 /** In milliseconds since the run began; what they are for had not come by then. */
 export interface Alerts {
-  /** The beginning of an answer, be it from a cache. */
+  /** The beginning of an answer, be it from a cache. Default: no alert. */
   readonly timeToFirstByteMs?: number | undefined
 }
 

@@ -7,8 +7,11 @@ export type JsonSchema = Readonly<Record<string, unknown>>
 export type StandardResult<Output> =
   { readonly value: Output; readonly issues?: undefined } | { readonly issues: readonly StandardIssue[] }
 
+/** One fault that a Standard Schema found. */
 export interface StandardIssue {
+  /** The schema's own words, which may quote the value. */
   readonly message: string
+  /** The keys that lead to the fault; absent or empty for the value itself. */
   readonly path?: readonly (PropertyKey | { readonly key: PropertyKey })[] | undefined
 }
 

@@ -30,7 +30,9 @@ export type ToolOutput<Returned> =
 
 /** A function the model may call. Make one with `tool()`. */
 export interface Tool<Name extends string = string, Input = unknown, Output = unknown, Result = unknown> {
+  /** What the model calls it by. */
   readonly name: Name
+  /** What it does and when to call it, for the model. */
   readonly description?: string | undefined
   /** Sent to the provider. */
   readonly inputSchema: JsonSchema
@@ -42,7 +44,7 @@ export interface Tool<Name extends string = string, Input = unknown, Output = un
   readonly definition?: Readonly<Record<string, Readonly<Record<string, unknown>>>> | undefined
   /** Runs the tool, where `client.run()` is asked to; takes checked arguments. */
   execute?(input: Output, context: ToolContext): unknown
-  /** Most milliseconds that it may run; `false` is no limit. */
+  /** Most milliseconds that it may run; `false` is no limit. Set by `tool()`: 60,000 by default. */
   readonly timeout?: number | false | undefined
   /** Whether the application is asked before it runs. */
   needsApproval?(input: Output, context: ToolContext): boolean | Promise<boolean>
@@ -71,7 +73,7 @@ const maxTimeout = 2_147_483_647
 export interface ToolOptions<Name extends string> {
   /** 1 to 64 letters, digits, `_` and `-`, which every provider accepts. */
   readonly name: Name
-  /** What it does and when to call it, for the model. */
+  /** What it does and when to call it, for the model. Default: nothing but its name tells. */
   readonly description?: string | undefined
   /** Asks the provider to constrain the model to the schema. Default: the provider's own. */
   readonly strict?: boolean | undefined
@@ -97,6 +99,15 @@ export interface ToolExecution<Input, Returned> {
  * `toStandardJsonSchema`): arguments are checked with it, and typed by it. With `execute`, `client.run()` runs it.
  *
  * @throws UsageError where the name or the schema cannot be used.
+ *
+ * @example
+ * ```ts
+ * const search = tool({
+ *   name: 'search_products',
+ *   description: 'Finds products by words.',
+ *   input: z.object({ words: z.string(), limit: z.number().optional() }),
+ * })
+ * ```
  */
 export function tool<const Name extends string, Schema extends StandardSchema, Returned = never>(
   options: ToolOptions<Name> & {
@@ -108,6 +119,8 @@ export function tool<const Name extends string, Schema extends StandardSchema, R
 /**
  * Describes a tool by a plain JSON Schema, or without a schema. The schema tells the model what to write; arguments are only
  * known to be a JSON object unless `validate` checks more (Ajv, for example).
+ *
+ * @throws UsageError where the name or the schema cannot be used.
  */
 export function tool<const Name extends string, Output = Record<string, unknown>, Returned = never>(
   options: ToolOptions<Name> & {

@@ -1,90 +1,9 @@
-import { readdirSync, readFileSync } from 'node:fs'
-import { dirname, join, relative, resolve } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import ts from 'typescript'
 import { describe, expect, test } from 'vitest'
+import { contracts, house, type Import, type Module, parse, root } from '../scripts/house.ts'
 
-const root = fileURLToPath(new URL('..', import.meta.url))
-const src = join(root, 'src')
-
-interface Import {
-  /** From `src`, without its ending; of a package, its name as written. */
-  readonly target: string
-  readonly isOurs: boolean
-  /** Whether anything of it is left at run time. */
-  readonly isTypeOnly: boolean
-  /** `import()`, when it is called. */
-  readonly isDynamic: boolean
-}
-
-interface Module {
-  /** From `src`, without its ending, e.g. `providers/anthropic`. */
-  readonly name: string
-  readonly source: ts.SourceFile
-  readonly imports: readonly Import[]
-}
-
-/** Everything a file imports or exports from elsewhere, however it is written. */
-function importsOf(source: ts.SourceFile): Import[] {
-  const imports: Import[] = []
-  const add = (specifier: ts.Node | undefined, isTypeOnly: boolean, isDynamic: boolean): void => {
-    if (!specifier || !ts.isStringLiteral(specifier)) return
-    const isOurs = specifier.text.startsWith('.')
-    const target = isOurs
-      ? relative(src, resolve(dirname(source.fileName), specifier.text)).replace(/\.ts$/, '')
-      : specifier.text
-    imports.push({ target, isOurs, isTypeOnly, isDynamic })
-  }
-  const visit = (node: ts.Node): void => {
-    if (ts.isImportDeclaration(node)) {
-      const { importClause: clause } = node
-      const names = clause?.namedBindings
-      const areTypes =
-        clause !== undefined &&
-        !clause.name &&
-        names !== undefined &&
-        ts.isNamedImports(names) &&
-        names.elements.every((element) => element.isTypeOnly)
-      add(node.moduleSpecifier, clause?.phaseModifier === ts.SyntaxKind.TypeKeyword || areTypes, false)
-    } else if (ts.isExportDeclaration(node)) {
-      const { exportClause: clause } = node
-      const areTypes =
-        clause !== undefined && ts.isNamedExports(clause) && clause.elements.every((element) => element.isTypeOnly)
-      add(node.moduleSpecifier, node.isTypeOnly || areTypes, false)
-    } else if (ts.isCallExpression(node) && node.expression.kind === ts.SyntaxKind.ImportKeyword) {
-      add(node.arguments[0], false, true)
-    } else if (ts.isCallExpression(node) && ts.isIdentifier(node.expression) && node.expression.text === 'require') {
-      add(node.arguments[0], false, false)
-    } else if (ts.isImportTypeNode(node) && ts.isLiteralTypeNode(node.argument)) {
-      add(node.argument.literal, true, false)
-    }
-    ts.forEachChild(node, visit)
-  }
-  visit(source)
-  return imports
-}
-
-function parse(name: string, text: string): Module {
-  const source = ts.createSourceFile(join(src, `${name}.ts`), text, ts.ScriptTarget.ESNext, true)
-  return { name, source, imports: importsOf(source) }
-}
-
-const house: readonly Module[] = readdirSync(src, { recursive: true, encoding: 'utf8' })
-  .filter((file) => file.endsWith('.ts'))
-  .map((file) => parse(file.replaceAll('\\', '/').replace(/\.ts$/, ''), readFileSync(join(src, file), 'utf8')))
-
-const contracts = new Set([
-  'check-options',
-  'events',
-  'provider',
-  'middleware',
-  'request',
-  'errors',
-  'schema',
-  'snapshot',
-  'timers',
-  'tool',
-])
 const providers = house.flatMap(({ name }) => (name.startsWith('providers/') ? [name.slice('providers/'.length)] : []))
 /** What users install for one part of the library, by the folder that loads it when it is first used. */
 const helpers: Readonly<Record<string, string>> = {
@@ -196,6 +115,20 @@ describe('the house', () => {
     const names = house.map(({ name }) => name)
     expect(parts.filter((part) => !names.includes(part))).toEqual([])
     expect([...loaded].filter((name) => parts.includes(name) || rooms.some((room) => isIn(room, name)))).toEqual([])
+  })
+
+  test('goes round in no circle at run time', () => {
+    const circles: string[] = []
+    const seen = new Set<string>()
+    const visit = (name: string, path: readonly string[]): void => {
+      if (path.includes(name)) circles.push([...path.slice(path.indexOf(name)), name].join(' → '))
+      if (seen.has(name)) return
+      seen.add(name)
+      for (const { target, isOurs, isTypeOnly } of house.find((module) => module.name === name)!.imports)
+        if (isOurs && !isTypeOnly) visit(target, [...path, name])
+    }
+    for (const { name } of house) visit(name, [])
+    expect(circles).toEqual([])
   })
 
   test('shows its public face by name, and does nothing there', () => {

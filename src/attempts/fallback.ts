@@ -5,6 +5,7 @@ import type { Provider } from '../provider.ts'
 import { attemptOf } from './attempt.ts'
 import { isWanted, type NextAttempt, streamAttempts } from './attempt-sequence.ts'
 
+/** How long a target that failed stands back, and which errors count. Times in milliseconds. */
 export interface FallbackOptions {
   /** How long a target that failed is asked last, in milliseconds; longer where it asks for that itself. Default 30,000. */
   readonly coolDown?: number | undefined
@@ -47,8 +48,23 @@ const incurable = new Set<ErrorCode>([
  * Where all fail, the run ends with a `PolicyError` `attempts_exhausted`: `errors` has all of them, `cause` the last.
  *
  * @throws UsageError where there are fewer than two providers.
+ *
+ * @example
+ * ```ts
+ * import { fallback, StreamingLLMClient } from 'fieldstream'
+ * import { gemini } from 'fieldstream/gemini'
+ * import { ollama } from 'fieldstream/ollama'
+ *
+ * const provider = fallback(gemini({ model: 'gemini-2.5-flash' }), ollama({ model: 'llama3.2' }))
+ * const client = new StreamingLLMClient({ provider })
+ * ```
  */
 export function fallback(first: Provider, second: Provider, ...others: Provider[]): Provider
+/**
+ * As above, of a list, with options.
+ *
+ * @throws UsageError where there are fewer than two providers, or an option makes no sense.
+ */
 export function fallback(providers: readonly Provider[], options?: FallbackOptions): Provider
 export function fallback(
   first: Provider | readonly Provider[],

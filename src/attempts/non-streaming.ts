@@ -10,6 +10,15 @@ import { attemptOf } from './attempt.ts'
  * Not needed where a service says that it does not stream: such a request is answered in one piece by itself.
  *
  * @throws UsageError where the provider, or one that it is made of, has no `generate`.
+ *
+ * @example
+ * ```ts
+ * import { fallback, nonStreaming, StreamingLLMClient } from 'fieldstream'
+ * import { openaiChat } from 'fieldstream/openai'
+ *
+ * const local = openaiChat({ model: 'qwen3', baseURL: 'http://127.0.0.1:8000/v1', apiKey: 'none' })
+ * const client = new StreamingLLMClient({ provider: fallback(local, nonStreaming(local)) })
+ * ```
  */
 export function nonStreaming(provider: Provider): Provider {
   if (typeof (provider as Partial<Provider> | undefined)?.stream !== 'function') {

@@ -25,7 +25,7 @@ export interface RetryOptions {
    * with a complete answer (`invalid_json`, `schema_mismatch`, `no_payload` …) is found later.
    */
   readonly retryOn?: ((error: LLMError) => boolean) | undefined
-  /** Replaces `Math.random`. */
+  /** Gives a number from 0 to 1 for the waits, for tests. Default `Math.random`. */
   readonly random?: (() => number) | undefined
 }
 
@@ -50,6 +50,17 @@ const leastDelay = 50
  * a `PolicyError` `retry_budget_exhausted` with that error as its cause.
  *
  * @throws UsageError for options that make no sense.
+ *
+ * @example
+ * ```ts
+ * import { retry, StreamingLLMClient } from 'fieldstream'
+ * import { anthropic } from 'fieldstream/anthropic'
+ *
+ * const client = new StreamingLLMClient({
+ *   provider: anthropic({ model: 'claude-haiku-4-5' }),
+ *   middleware: [retry({ attempts: 4, maxRetryAfter: 20_000 })],
+ * })
+ * ```
  */
 export function retry(options: RetryOptions = {}): Middleware {
   checkOptions('retry()', options, names)

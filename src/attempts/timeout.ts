@@ -18,6 +18,17 @@ const names: readonly (keyof TimeoutOptions)[] = ['firstByte', 'firstOutput', 'i
  * `progress`, `total`, `validate`), retryable for the first four, which hold for each attempt.
  *
  * @throws UsageError for limits that are no positive number of milliseconds a timer can keep.
+ *
+ * @example
+ * ```ts
+ * import { StreamingLLMClient, timeout } from 'fieldstream'
+ * import { anthropic } from 'fieldstream/anthropic'
+ *
+ * const client = new StreamingLLMClient({
+ *   provider: anthropic({ model: 'claude-haiku-4-5' }),
+ *   middleware: [timeout({ firstByte: 20_000, idle: 15_000, total: 120_000 })],
+ * })
+ * ```
  */
 export function timeout(options: TimeoutOptions = {}): Middleware {
   checkOptions('timeout()', options, names)

@@ -4,7 +4,12 @@ import type { LLMRequest } from '../request.ts'
 
 /** What an answer depends on: everything of a request that a model, or what checks its answer, gets to see. */
 export interface CacheKeyParts {
+  /** The client's provider and its model. */
   readonly target: Target
+  /**
+   * The request without what no answer depends on: `metadata`, `onInterrupted`, `raw` and `cache`, and the functions of
+   * tools.
+   */
   readonly request: Readonly<Record<string, unknown>>
 }
 

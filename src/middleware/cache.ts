@@ -12,6 +12,7 @@ export type { CacheKeyParts } from './cache-key.ts'
 
 /** What keeps answers; a Keyv fits as it is. May answer at once or with a promise. */
 export interface CacheStore {
+  /** What was kept under `key`; `undefined` or `null` where nothing is. */
   get(key: string): unknown
   /**
    * `ttl` in milliseconds as Keyv takes it; unset for no end. A store that wants something else there (an `LRUCache`, a Redis
@@ -74,6 +75,17 @@ const names: readonly string[] = [
  * A store that fails, hangs or holds junk costs no answer: see `onError`. Requests with `cache: false` or `raw` pass it by.
  *
  * @throws UsageError for options that make no sense.
+ *
+ * @example
+ * ```ts
+ * import { cache, StreamingLLMClient } from 'fieldstream'
+ * import { anthropic } from 'fieldstream/anthropic'
+ *
+ * const client = new StreamingLLMClient({
+ *   provider: anthropic({ model: 'claude-haiku-4-5' }),
+ *   middleware: [cache({ ttl: 600_000, scope: ({ metadata }) => metadata?.['tenant'] })],
+ * })
+ * ```
  */
 export function cache(options: CacheOptions = {}): Middleware {
   if (isStore(options))

@@ -14,10 +14,11 @@ export interface Limiter {
 
 /** Times in milliseconds. */
 export interface RateLimitOptions {
-  /** Most requests to begin in any stretch of `per`. */
+  /** Most requests to begin in any stretch of `per`. Default: any number. */
   readonly requests?: number | undefined
+  /** The stretch of time for `requests`, in milliseconds. Required beside `requests`; no default. */
   readonly per?: number | undefined
-  /** Most answers to be under way at once, in this process. An answer is until it ends, fails or is left. */
+  /** Most answers to be under way at once, in this process. An answer is until it ends, fails or is left. Default: any number. */
   readonly concurrency?: number | undefined
   /** Most requests of one key to wait for their turn. Default 1,000. */
   readonly queue?: number | undefined
@@ -63,6 +64,17 @@ type Settings = Pick<RateLimitOptions, 'requests' | 'per' | 'concurrency' | 'lim
  * after `maxWait`. `retry()` repeats neither.
  *
  * @throws UsageError for options that make no sense.
+ *
+ * @example
+ * ```ts
+ * import { rateLimit, StreamingLLMClient } from 'fieldstream'
+ * import { anthropic } from 'fieldstream/anthropic'
+ *
+ * const client = new StreamingLLMClient({
+ *   provider: anthropic({ model: 'claude-haiku-4-5' }),
+ *   middleware: [rateLimit({ requests: 30, per: 60_000, concurrency: 10 })],
+ * })
+ * ```
  */
 export function rateLimit(options: RateLimitOptions): Middleware {
   checkOptions('rateLimit()', options, names)

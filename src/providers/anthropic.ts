@@ -1,3 +1,9 @@
+/**
+ * Claude. Needs `@anthropic-ai/sdk`.
+ *
+ * @module fieldstream/anthropic
+ */
+
 import { type LLMError, UsageError } from '../errors.ts'
 import type { FinishReason, StreamEvent, Usage } from '../events.ts'
 import { fromBatches, type Provider, type ProviderContext, type StreamEvents } from '../provider.ts'
@@ -45,11 +51,15 @@ export type { WireLimits }
 
 /** Any client of the official SDKs: `Anthropic`, `AnthropicBedrock`, `AnthropicVertex`, `AnthropicFoundry` … */
 export interface AnthropicClient {
+  /** The SDK's own. */
   readonly messages: { create(body: never, options?: never): PromiseLike<unknown> }
+  /** Used instead of `messages.create()` where it is there: it takes fields that the SDK does not know yet. */
   post?(path: string, options?: never): PromiseLike<unknown>
 }
 
+/** Which Claude to ask, and how to reach it. */
 export interface AnthropicOptions {
+  /** E.g. `'claude-sonnet-4-5'`; passed on as it is. */
   readonly model: string
   /**
    * An SDK client that is already set up. Without one, `@anthropic-ai/sdk` is loaded at the first request. Its `fetch` stays as
@@ -78,6 +88,7 @@ export interface AnthropicOptions {
    * JSON text, unless the request says otherwise with `toolInput`. Default true.
    */
   readonly forcedTools?: boolean | undefined
+  /** Bounds on what is read. Default: those of `WireLimits`. */
   readonly limits?: WireLimits | undefined
 }
 
@@ -102,6 +113,14 @@ const anthropicOptions: readonly (keyof AnthropicOptions)[] = [
  *
  * @throws UsageError where `model` is missing, or `client` comes with options that only a client made here would use. A
  * missing key or SDK is a `UsageError` of the first request.
+ *
+ * @example
+ * ```ts
+ * import { StreamingLLMClient } from 'fieldstream'
+ * import { anthropic } from 'fieldstream/anthropic'
+ *
+ * const client = new StreamingLLMClient({ provider: anthropic({ model: 'claude-sonnet-4-5' }) })
+ * ```
  */
 export function anthropic(options: AnthropicOptions): Provider {
   const clientFor = clientOf<AnthropicClient, AnthropicOptions>(options, {
@@ -155,6 +174,23 @@ export function anthropic(options: AnthropicOptions): Provider {
  * Maps the SDK's raw stream, `await client.messages.create({ …, stream: true })`, to events for a `ToolStreamAccumulator`.
  *
  * @throws StreamError `stream_truncated` where the stream ends without `message_stop`, which the SDK does not notice.
+ *
+ * @example
+ * ```ts
+ * import Anthropic from '@anthropic-ai/sdk'
+ * import { ToolStreamAccumulator } from 'fieldstream'
+ * import { toStreamEvents } from 'fieldstream/anthropic'
+ *
+ * const accumulator = new ToolStreamAccumulator()
+ * const sdkStream = await new Anthropic().messages.create({
+ *   model: 'claude-haiku-4-5',
+ *   max_tokens: 1000,
+ *   messages: [{ role: 'user', content: 'Hello' }],
+ *   stream: true,
+ * })
+ * for await (const event of toStreamEvents(sdkStream)) accumulator.push(event)
+ * console.log(accumulator.toolCalls)
+ * ```
  */
 export function toStreamEvents(stream: AsyncIterable<{ readonly type: string }>): StreamEvents {
   return mapSdkStream(stream, {

@@ -1,3 +1,9 @@
+/**
+ * Gemini, through the Gemini API or Vertex AI. Needs `@google/genai`.
+ *
+ * @module fieldstream/gemini
+ */
+
 import { type ErrorCode, describeError, type LLMError, LLMTimeoutError, OutputError, UsageError } from '../errors.ts'
 import type { FinishReason, StreamEvent, Usage } from '../events.ts'
 import { fromBatches, type Provider, type ProviderContext, type StreamEvents } from '../provider.ts'
@@ -35,14 +41,20 @@ export type { WireLimits }
 
 /** Any client of the official SDK: `new GoogleGenAI({ … })`, for the Gemini API or Vertex AI. */
 export interface GeminiClient {
+  /** The SDK's own. */
   readonly models: {
+    /** For answers that stream. */
     generateContentStream(parameters: never): PromiseLike<unknown>
+    /** For answers in one piece: `generate()` without `onEvent`, and `nonStreaming()`. */
     generateContent?(parameters: never): PromiseLike<unknown>
   }
+  /** Whether it speaks to Vertex AI, as the SDK sets it. */
   readonly vertexai?: boolean | undefined
 }
 
+/** Which Gemini to ask, and how to reach it. */
 export interface GeminiOptions {
+  /** E.g. `'gemini-2.5-flash'`; passed on as it is. */
   readonly model: string
   /**
    * An SDK client that is already set up. Without one, `@google/genai` is loaded at the first request. Whether its `fetch` follows
@@ -75,6 +87,7 @@ export interface GeminiOptions {
    * comes whole. Default: on Vertex AI, from Gemini 3 on.
    */
   readonly streamToolArguments?: boolean | undefined
+  /** Bounds on what is read. Default: those of `WireLimits`. */
   readonly limits?: WireLimits | undefined
 }
 
@@ -103,6 +116,14 @@ const geminiOptions: readonly (keyof GeminiOptions)[] = [
  *
  * @throws UsageError where `model` is missing, or options contradict each other. A missing key or SDK is a `UsageError` of
  * the first request.
+ *
+ * @example
+ * ```ts
+ * import { StreamingLLMClient } from 'fieldstream'
+ * import { gemini } from 'fieldstream/gemini'
+ *
+ * const client = new StreamingLLMClient({ provider: gemini({ model: 'gemini-2.5-flash' }) })
+ * ```
  */
 export function gemini(options: GeminiOptions): Provider {
   const clientFor = clientOf<GeminiClient, GeminiOptions>(options, {
@@ -158,6 +179,21 @@ export function gemini(options: GeminiOptions): Provider {
  * `automaticContinuation: false`, else the SDK may hide a cut, and `abortSignal`, since leaving its stream closes nothing.
  *
  * @throws StreamError `stream_truncated` where the stream ends without a finish reason, which the SDK does not notice.
+ *
+ * @example
+ * ```ts
+ * import { GoogleGenAI } from '@google/genai'
+ * import { ToolStreamAccumulator } from 'fieldstream'
+ * import { toStreamEvents } from 'fieldstream/gemini'
+ *
+ * const accumulator = new ToolStreamAccumulator()
+ * const sdkStream = await new GoogleGenAI({}).models.generateContentStream({
+ *   model: 'gemini-2.5-flash',
+ *   contents: 'Hello',
+ * })
+ * for await (const event of toStreamEvents(sdkStream)) accumulator.push(event)
+ * console.log(accumulator.toolCalls)
+ * ```
  */
 export function toStreamEvents(stream: AsyncIterable<object>): StreamEvents {
   return mapSdkStream(stream, {

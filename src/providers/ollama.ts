@@ -1,3 +1,9 @@
+/**
+ * Models served by Ollama. Needs `ollama`.
+ *
+ * @module fieldstream/ollama
+ */
+
 import { type LLMError, UsageError } from '../errors.ts'
 import type { FinishReason, StreamEvent, Usage } from '../events.ts'
 import { fromBatches, notStreamed, type Provider, type ProviderContext, type StreamEvents } from '../provider.ts'
@@ -37,10 +43,13 @@ export type { WireLimits }
 
 /** An `Ollama` of the official SDK, or anything with its `chat`. */
 export interface OllamaClient {
+  /** The SDK's own. */
   chat(request: never): PromiseLike<unknown>
 }
 
+/** Which model of an Ollama server to ask, and how to reach it. */
 export interface OllamaOptions {
+  /** E.g. `'llama3.2'`, which the server must have. */
   readonly model: string
   /**
    * An SDK client that is already set up: its host, headers and `fetch` are used, while the instance itself stays as it is.
@@ -68,6 +77,7 @@ export interface OllamaOptions {
    * thinking apart, content is held back until `</think>`, a tool call or the end shows what it was.
    */
   readonly thinkTag?: 'opened' | 'unopened' | undefined
+  /** Bounds on what is read. Default: those of `WireLimits`. */
   readonly limits?: WireLimits | undefined
 }
 
@@ -93,6 +103,14 @@ const ollamaOptions: readonly (keyof OllamaOptions)[] = [
  *
  * @throws UsageError where `model` is missing, or `client` comes with options that only a client made here would use. A
  * missing key or SDK is a `UsageError` of the first request.
+ *
+ * @example
+ * ```ts
+ * import { StreamingLLMClient } from 'fieldstream'
+ * import { ollama } from 'fieldstream/ollama'
+ *
+ * const client = new StreamingLLMClient({ provider: ollama({ model: 'llama3.2' }) })
+ * ```
  */
 export function ollama(options: OllamaOptions): Provider {
   const clientFor = clientOf<OllamaClient, OllamaOptions>(options, {
@@ -153,6 +171,24 @@ export function ollama(options: OllamaOptions): Provider {
  * `ToolStreamAccumulator`. Leaving it aborts the SDK's stream, which the SDK itself does not.
  *
  * The SDK leaves out lines that are no JSON, so that a stream with damage inside looks whole; `ollama()` notices.
+ *
+ * @throws UsageError where it is no stream, or an option makes no sense.
+ *
+ * @example
+ * ```ts
+ * import { Ollama } from 'ollama'
+ * import { ToolStreamAccumulator } from 'fieldstream'
+ * import { toStreamEvents } from 'fieldstream/ollama'
+ *
+ * const accumulator = new ToolStreamAccumulator()
+ * const sdkStream = await new Ollama().chat({
+ *   model: 'llama3.2',
+ *   messages: [{ role: 'user', content: 'Hello' }],
+ *   stream: true,
+ * })
+ * for await (const event of toStreamEvents(sdkStream)) accumulator.push(event)
+ * console.log(accumulator.toolCalls)
+ * ```
  */
 export function toStreamEvents(
   stream: AsyncIterable<object>,

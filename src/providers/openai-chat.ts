@@ -44,9 +44,11 @@ import {
 
 /** Any client of the official SDK with Chat Completions. */
 export interface OpenAIChatClient {
+  /** The SDK's own. */
   readonly chat: { readonly completions: { create(body: never, options?: never): PromiseLike<unknown> } }
 }
 
+/** Which model to ask through Chat Completions, and what its server can do. */
 export interface OpenAIChatOptions extends OpenAIConnection<OpenAIChatClient> {
   /**
    * The service's name in events and errors, and the key of `providerOptions` and metadata: give each service its own, so
@@ -88,6 +90,20 @@ const openaiChatOptions: readonly (keyof OpenAIChatOptions)[] = [
  *
  * @throws UsageError where `model` is missing, or `client` comes with options that only a client made here would use. A
  * missing key or SDK is a `UsageError` of the first request.
+ *
+ * @example
+ * ```ts
+ * import { StreamingLLMClient } from 'fieldstream'
+ * import { openaiChat } from 'fieldstream/openai'
+ *
+ * const provider = openaiChat({
+ *   name: 'openrouter',
+ *   model: 'meta-llama/llama-3.3-70b-instruct',
+ *   baseURL: 'https://openrouter.ai/api/v1',
+ *   apiKey: process.env['OPENROUTER_API_KEY'],
+ * })
+ * const client = new StreamingLLMClient({ provider })
+ * ```
  */
 export function openaiChat(options: OpenAIChatOptions): Provider {
   const clientFor = clientOf<OpenAIChatClient, OpenAIChatOptions>(options, {
@@ -141,6 +157,22 @@ export function openaiChat(options: OpenAIChatOptions): Provider {
  * `ToolStreamAccumulator`.
  *
  * @throws StreamError `stream_truncated` where the stream ends without a `finish_reason`, which the SDK does not notice.
+ *
+ * @example
+ * ```ts
+ * import OpenAI from 'openai'
+ * import { ToolStreamAccumulator } from 'fieldstream'
+ * import { toChatStreamEvents } from 'fieldstream/openai'
+ *
+ * const accumulator = new ToolStreamAccumulator()
+ * const sdkStream = await new OpenAI().chat.completions.create({
+ *   model: 'gpt-5-mini',
+ *   messages: [{ role: 'user', content: 'Hello' }],
+ *   stream: true,
+ * })
+ * for await (const event of toChatStreamEvents(sdkStream)) accumulator.push(event)
+ * console.log(accumulator.toolCalls)
+ * ```
  */
 export function toChatStreamEvents(
   stream: AsyncIterable<object>,

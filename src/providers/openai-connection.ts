@@ -13,6 +13,7 @@ import { messageIn, parameterIn, toHttpError } from '../wire/transport-errors.ts
 
 /** How to reach a service: with a client of the SDK, or with what one is made of. */
 export interface OpenAIConnection<Client> {
+  /** E.g. `'gpt-5-mini'`; passed on as it is. */
   readonly model: string
   /**
    * An SDK client that is already set up (`OpenAI`, `AzureOpenAI` …). Without one, `openai` is loaded at the first request. Its
@@ -32,6 +33,7 @@ export interface OpenAIConnection<Client> {
   readonly transport?: 'fetch' | 'node' | undefined
   /** Sent with every request. */
   readonly headers?: Readonly<Record<string, string>> | undefined
+  /** Bounds on what is read. Default: those of `WireLimits`. */
   readonly limits?: WireLimits | undefined
 }
 

@@ -26,9 +26,11 @@ import {
 
 /** Any client of the official SDK with the Responses API. */
 export interface OpenAIClient {
+  /** The SDK's own. */
   readonly responses: { create(body: never, options?: never): PromiseLike<unknown> }
 }
 
+/** Which model of OpenAI's to ask through the Responses API, and how to reach it. */
 export interface OpenAIOptions extends OpenAIConnection<OpenAIClient> {
   /** Asks for summaries of what the model thinks, where a request sets `reasoning`; they arrive as reasoning. Default: none. */
   readonly reasoningSummary?: 'auto' | 'concise' | 'detailed' | undefined
@@ -55,6 +57,14 @@ const openaiOptions: readonly (keyof OpenAIOptions)[] = [
  *
  * @throws UsageError where `model` is missing, or `client` comes with options that only a client made here would use. A
  * missing key or SDK is a `UsageError` of the first request.
+ *
+ * @example
+ * ```ts
+ * import { StreamingLLMClient } from 'fieldstream'
+ * import { openai } from 'fieldstream/openai'
+ *
+ * const client = new StreamingLLMClient({ provider: openai({ model: 'gpt-5-mini' }) })
+ * ```
  */
 export function openai(options: OpenAIOptions): Provider {
   const clientFor = clientOf<OpenAIClient, OpenAIOptions>(options, {
@@ -106,6 +116,18 @@ export function openai(options: OpenAIOptions): Provider {
  * Maps the SDK's raw stream, `await client.responses.create({ …, stream: true })`, to events for a `ToolStreamAccumulator`.
  *
  * @throws StreamError `stream_truncated` where the stream ends without its last event, which the SDK does not notice.
+ *
+ * @example
+ * ```ts
+ * import OpenAI from 'openai'
+ * import { ToolStreamAccumulator } from 'fieldstream'
+ * import { toStreamEvents } from 'fieldstream/openai'
+ *
+ * const accumulator = new ToolStreamAccumulator()
+ * const sdkStream = await new OpenAI().responses.create({ model: 'gpt-5-mini', input: 'Hello', stream: true })
+ * for await (const event of toStreamEvents(sdkStream)) accumulator.push(event)
+ * console.log(accumulator.toolCalls)
+ * ```
  */
 export function toStreamEvents(stream: AsyncIterable<{ readonly type: string }>): StreamEvents {
   return mapSdkStream(stream, {

@@ -1,3 +1,9 @@
+/**
+ * OpenAI's Responses API, and Chat Completions of any server that speaks them. Needs `openai`.
+ *
+ * @module fieldstream/openai
+ */
+
 export { openai, toStreamEvents } from './openai-responses.ts'
 export type { OpenAIClient, OpenAIOptions } from './openai-responses.ts'
 export { openaiChat, toChatStreamEvents } from './openai-chat.ts'

@@ -1,3 +1,9 @@
+/**
+ * Spans and metrics. Needs `@opentelemetry/api`.
+ *
+ * @module fieldstream/telemetry
+ */
+
 import type { Attributes, Context, Histogram, Meter, Span, Tracer } from '@opentelemetry/api'
 import { checkOptions } from '../check-options.ts'
 import { isLLMError, UsageError } from '../errors.ts'
@@ -6,6 +12,7 @@ import type { Middleware } from '../middleware.ts'
 import { batchesOf, fromBatches, type ProviderContext, toBatches } from '../provider.ts'
 import type { LLMRequest } from '../request.ts'
 
+/** Where spans and measurements go, and what is put on them. */
 export interface TelemetryOptions {
   /** Makes the spans. Default: the global provider's tracer `fieldstream`. */
   readonly tracer?: Tracer | undefined
@@ -40,6 +47,18 @@ const conventionalNames: Readonly<Record<string, string>> = { gemini: 'gcp.gemin
  * nothing of the run; the client's `onError` hears of it.
  *
  * @throws UsageError for options that make no sense; `missing_dependency` (when first used) without `@opentelemetry/api`.
+ *
+ * @example
+ * ```ts
+ * import { StreamingLLMClient } from 'fieldstream'
+ * import { anthropic } from 'fieldstream/anthropic'
+ * import { telemetry } from 'fieldstream/telemetry'
+ *
+ * const client = new StreamingLLMClient({
+ *   provider: anthropic({ model: 'claude-haiku-4-5' }),
+ *   middleware: [telemetry({ attributes: ({ metadata }) => ({ 'app.tenant': String(metadata?.['tenant']) }) })],
+ * })
+ * ```
  */
 export function telemetry(options: TelemetryOptions = {}): Middleware {
   checkOptions('telemetry()', options, [

@@ -1,3 +1,9 @@
+/**
+ * Models and services that are not there, for tests without a key or a network.
+ *
+ * @module fieldstream/testing
+ */
+
 export { recordFetch } from './record.ts'
 export type { RecordFetch, RecordOptions } from './record.ts'
 export { replayFetch } from './replay.ts'

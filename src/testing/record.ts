@@ -1,5 +1,6 @@
 import type { Recording } from './replay.ts'
 
+/** What is recorded, and who is told. */
 export interface RecordOptions {
   /** The `fetch` to record. Default: the global one. */
   readonly fetch?: typeof globalThis.fetch | undefined
@@ -16,6 +17,14 @@ const keptHeaders = ['content-type', 'request-id', 'x-request-id', 'retry-after'
 /**
  * Makes a `fetch` that passes everything through and keeps each response, its reads and their timing, for `replayFetch`.
  * Requests and credentials are not kept.
+ *
+ * @example
+ * ```ts
+ * const fetch = recordFetch()
+ * const client = new StreamingLLMClient({ provider: anthropic({ model, fetch }) })
+ * await client.generate({ messages })
+ * const replayed = replayFetch(fetch.recordings)
+ * ```
  */
 export function recordFetch({ fetch = globalThis.fetch, onRecording }: RecordOptions = {}): RecordFetch {
   const recordings: Recording[] = []

@@ -3,12 +3,13 @@ import { UsageError } from '../errors.ts'
 
 /** A response as it came over the wire. JSON-serializable unless its bytes are no UTF-8. */
 export interface Recording {
+  /** The whole body as it came: text, or bytes where they are no UTF-8. */
   readonly body: string | Uint8Array
   /** Bytes of each network read; the rest of the body is one more. */
   readonly reads?: readonly number[] | undefined
   /** Milliseconds before each read. */
   readonly delays?: readonly number[] | undefined
-  /** Default 200. */
+  /** HTTP status. Default 200. */
   readonly status?: number | undefined
   /** Default: a content type guessed from the body. */
   readonly headers?: Readonly<Record<string, string>> | undefined
@@ -16,8 +17,11 @@ export interface Recording {
 
 /** A request that a replaying `fetch` got. */
 export interface ReplayRequest {
+  /** The full address. */
   readonly url: string
+  /** E.g. `'POST'`. */
   readonly method: string
+  /** As they would have been sent, credentials included. */
   readonly headers: Headers
   /** The parsed JSON body; the text where it is none; `undefined` without a body. */
   readonly body: unknown
@@ -27,13 +31,14 @@ export interface ReplayRequest {
 export type ReplaySource =
   string | Uint8Array | Recording | ((request: ReplayRequest) => string | Uint8Array | Recording)
 
+/** How fast, and in what pieces, a replaying `fetch` answers. */
 export interface ReplayOptions {
   /**
    * How the body is cut into reads: bytes per read, their sizes in order, or `'random'` sizes up to 64. Default: as recorded,
    * else one event per read.
    */
   readonly chunks?: number | readonly number[] | 'random' | undefined
-  /** Makes `'random'` repeatable. Default 1. */
+  /** Makes `'random'` repeatable: a number from which all sizes follow. Default 1. */
   readonly seed?: number | undefined
   /** Milliseconds before each read. Default: as recorded, else none. */
   readonly delayMs?: number | undefined
@@ -48,6 +53,13 @@ export type ReplayFetch = typeof globalThis.fetch & { readonly requests: readonl
  *
  * @throws UsageError where there is nothing to answer with, or an option makes no sense; as a rejection for a request after
  * the last of a list.
+ *
+ * @example
+ * ```ts
+ * const fetch = replayFetch([simulate('The first answer.'), { body: '', status: 529 }], { chunks: 16 })
+ * const client = new StreamingLLMClient({ provider: anthropic({ model, apiKey: 'none', fetch }) })
+ * show(String(fetch.requests.length))
+ * ```
  */
 export function replayFetch(source: ReplaySource | readonly ReplaySource[], options: ReplayOptions = {}): ReplayFetch {
   for (const item of [source].flat() as unknown[]) checkSource(item)

@@ -19,10 +19,13 @@ const wires = {
 
 /** A call that a simulated model makes. A string as input is sent as it is, to try what is not JSON. */
 export interface SimulatedCall {
+  /** The name of the tool. */
   readonly tool: string
+  /** Its arguments: an object, or a string that is sent as it stands. */
   readonly input: unknown
 }
 
+/** How the answer is written, and how fast. */
 export interface SimulateOptions {
   /** Whose wire format. Default `'anthropic'`. */
   readonly provider?: keyof typeof wires | undefined
@@ -40,12 +43,13 @@ export interface SimulateOptions {
   readonly delayMs?: number | undefined
   /** Milliseconds before the first event, as a model takes to begin. Default 0. */
   readonly firstDelayMs?: number | undefined
-  /** Text that the model writes before it calls a tool. */
+  /** Text that the model writes before it calls a tool. Default: none. */
   readonly text?: string | undefined
-  /** What the model thinks before it answers. */
+  /** What the model thinks before it answers. Default: nothing. */
   readonly reasoning?: string | undefined
   /** Default: `'tool-calls'` after calls, else `'stop'`. */
   readonly finishReason?: SimulatedAnswer['finishReason'] | undefined
+  /** The prompt tokens that the answer reports. Default 100. */
   readonly inputTokens?: number | undefined
 }
 
@@ -77,6 +81,12 @@ const finishReasons: readonly string[] = [
  * calls several, a string plain text, or, with `tool`, the arguments' text as it stands.
  *
  * @throws UsageError (when the request comes) where the tool is neither named nor clear from the request.
+ *
+ * @example
+ * ```ts
+ * const fetch = replayFetch(simulate({ title: 'Chips' }, { tool: 'answer', deltaChars: 4, delayMs: 20 }))
+ * const client = new StreamingLLMClient({ provider: anthropic({ model, apiKey: 'none', fetch }) })
+ * ```
  */
 export function simulate(
   payload: string | object | readonly SimulatedCall[],

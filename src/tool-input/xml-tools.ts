@@ -16,6 +16,14 @@ import { throughChannel } from './channel.ts'
  *
  * @throws UsageError where the provider is none; when a request is sent, `unsupported` where it asks for native calls, for
  * `output` besides tools, or for tools with a `definition`.
+ *
+ * @example
+ * ```ts
+ * import { StreamingLLMClient, xmlTools } from 'fieldstream'
+ * import { ollama } from 'fieldstream/ollama'
+ *
+ * const client = new StreamingLLMClient({ provider: xmlTools(ollama({ model: 'gemma2' })) })
+ * ```
  */
 export function xmlTools(provider: Provider): Provider {
   if (typeof (provider as Partial<Provider> | undefined)?.stream !== 'function')

@@ -13,14 +13,29 @@ const extractorOptions: readonly string[] = [
   'map',
 ] satisfies (keyof FieldExtractor)[]
 
-/** The extractors of a client or request. */
+/**
+ * The extractors of a client or request, for fields that are used in several places or shared between them.
+ *
+ * @example
+ * ```ts
+ * const fields = new FieldExtractorRegistry([
+ *   { field: 'question', path: 'ask_slots[*].message' },
+ *   { field: 'card', path: 'product_cards[*]', deliver: 'complete' },
+ * ])
+ * const stream = client.stream({ messages, tools: [answer], fields })
+ * ```
+ */
 export class FieldExtractorRegistry<const Extractors extends readonly FieldExtractor[] = readonly FieldExtractor[]> {
   readonly #extractors: FieldExtractor[] = []
   readonly #compiled = new Map<string | undefined, PathNode>()
   /** Never present at run time: carries the types of the extractors. */
   declare readonly '~extractors'?: Extractors
 
-  /** @throws UsageError as `register` does. */
+  /**
+   * Registers each of a list. Default: none.
+   *
+   * @throws UsageError as `register` does.
+   */
   constructor(extractors?: Extractors) {
     const list: unknown = extractors ?? []
     if (!Array.isArray(list))

@@ -12,9 +12,11 @@ export interface AccumulatorLimits extends ScannerLimits {
   readonly maxToolCalls?: number | undefined
 }
 
+/** What an accumulator looks for, and how much it takes. */
 export interface AccumulatorOptions {
   /** The fields to report. Default: none. */
   readonly fields?: FieldExtractorRegistry | undefined
+  /** Bounds on the answer. Default: those of `AccumulatorLimits`. */
   readonly limits?: AccumulatorLimits | undefined
   /**
    * Whether the text of the answer is JSON too: `'required'`, or `'optional'` where tools may be called instead, so that the
@@ -25,10 +27,13 @@ export interface AccumulatorOptions {
 
 /** A tool call whose arguments are whole: terminal evidence seen, text parsed. Not yet validated against a schema. */
 export interface AccumulatedToolCall {
+  /** As the provider gave it, or made up where it gives none. */
   readonly toolCallId: string
+  /** As the model wrote it; not yet known to be a tool of the request. */
   readonly toolName: string
   /** What `JSON.parse` makes of the text; `{}` where a tool without arguments was called with none. */
   readonly input: unknown
+  /** The arguments' JSON text as it came. */
   readonly inputText: string
 }
 
@@ -62,6 +67,23 @@ const nothing: readonly FieldEvent[] = Object.freeze([])
 /**
  * Follows the tool calls of one answer, interleaved or not, and its text where that is JSON, and reports the registered fields
  * while they are written. Works without the client, over any source of `StreamEvent`s.
+ *
+ * @example
+ * ```ts
+ * import { FieldExtractorRegistry, type StreamEvent, ToolStreamAccumulator } from 'fieldstream'
+ *
+ * export async function read(events: AsyncIterable<StreamEvent>) {
+ *   const fields = new FieldExtractorRegistry([{ field: 'question', path: 'ask_slots[*].message' }])
+ *   const accumulator = new ToolStreamAccumulator({ fields })
+ *   for await (const event of events) {
+ *     for (const field of accumulator.push(event)) {
+ *       if (field.type === 'field-delta') process.stdout.write(field.delta)
+ *     }
+ *   }
+ *   if (!accumulator.isComplete) throw accumulator.error ?? new Error('The stream ended early.')
+ *   return accumulator.toolCalls
+ * }
+ * ```
  */
 export class ToolStreamAccumulator implements StreamAccumulator {
   readonly #fields: FieldExtractorRegistry
@@ -76,7 +98,11 @@ export class ToolStreamAccumulator implements StreamAccumulator {
   #output: unknown
   readonly #report = (error: LLMError): void => void (this.#error ??= error)
 
-  /** @throws UsageError where an option is malformed. */
+  /**
+   * Makes an accumulator for one answer; it is not used again for another.
+   *
+   * @throws UsageError where an option is malformed.
+   */
   constructor(options: AccumulatorOptions = {}) {
     checkOptions('ToolStreamAccumulator', options, ['fields', 'limits', 'output'])
     const { fields, limits, output } = options
@@ -92,22 +118,32 @@ export class ToolStreamAccumulator implements StreamAccumulator {
     this.#openOutput = output && this.#open({}, output === 'optional' ? report : this.#report)
   }
 
+  /** What was wrong with the answer; `undefined` as long as nothing is. Set once, and thrown by every later `push`. */
   get error(): LLMError | undefined {
     return this.#error
   }
 
+  /** True once the terminal evidence was seen and every call, or the output, is whole. */
   get isComplete(): boolean {
     return this.#toolCalls !== undefined
   }
 
+  /** The calls, all at once when `isComplete`; empty before, and for good where anything is wrong. */
   get toolCalls(): readonly AccumulatedToolCall[] {
     return this.#toolCalls ?? []
   }
 
+  /** What `JSON.parse` makes of the output, when `isComplete`; `undefined` before, and where tools are called instead. */
   get output(): unknown {
     return this.#output
   }
 
+  /**
+   * Takes the next event and returns the field events it brings. A fault is thrown by the pushes after the one that met it, so
+   * that what that one found is not lost: after the last, look at `isComplete` or `error`.
+   *
+   * @throws LLMError that `error` was set to, at every push after that.
+   */
   push(event: StreamEvent): readonly FieldEvent[] {
     if (this.#error) throw this.#error
     // Nothing can undo the evidence.
@@ -145,6 +181,7 @@ export class ToolStreamAccumulator implements StreamAccumulator {
     }
   }
 
+  /** What has arrived so far, put together on demand and never validated. */
   snapshot(): { toolCalls: readonly PartialToolCall[]; output: unknown } {
     return {
       toolCalls: [...this.#calls.values()].map((call) => call.snapshot()),

@@ -3,7 +3,7 @@ import type { ToolCallEvent, ToolEvent } from '../events.ts'
 import type { Message, ToolResultPart } from '../request.ts'
 import type { Tool, ToolContext } from '../tool.ts'
 
-/** The application's answer to the question whether a tool may run. */
+/** The application's answer to the question whether a tool may run; with a `reason`, for the model, where it may not. */
 export type ToolApproval = boolean | { readonly approved: boolean; readonly reason?: string | undefined }
 
 type Call = Omit<ToolCallEvent, 'type'>

@@ -1,6 +1,7 @@
 import { LimitError, StreamError } from '../errors.ts'
 import { keepAlive } from '../timers.ts'
 
+/** Bounds on what is read from the network before an event is whole. */
 export interface WireLimits {
   /** Longest single event, in characters. Default 67,108,864: images travel in events. */
   readonly maxEventLength?: number | undefined
