@@ -403,3 +403,23 @@ export type ResponseEvent<
     | RawEvent
     | FinishEvent
   )
+
+/** The types of events. */
+export const eventTypes = [
+  'start',
+  'text-delta',
+  'reasoning-delta',
+  'tool-input-start',
+  'tool-input-delta',
+  'tool-input-end',
+  'field-delta',
+  'field-end',
+  'progress',
+  'tool-call',
+  'tool-progress',
+  'tool-result',
+  'tool-error',
+  'finish',
+  'restart',
+  'raw',
+] as const satisfies ResponseEvent['type'][]

@@ -1,10 +1,9 @@
-import { EventEmitter } from 'eventemitter3'
 import { AssistantMessageBuilder } from './assistant-message.ts'
 import type { BatchOptions, DeltaBatcher, TextOrFieldDelta } from './delta-batcher.ts'
 import { checkOptions } from './check-options.ts'
+import { consumed, Consumers, type Listener } from './consumers.ts'
 import {
   AbortedError,
-  ConsumerError,
   copyError,
   describeError,
   type ErrorPhase,
@@ -18,12 +17,10 @@ import {
   unfinished,
   UsageError,
 } from './errors.ts'
-import { EventLog, type ReplayOptions } from './event-log.ts'
-import { EventQueue } from './event-queue.ts'
+import type { ReplayOptions } from './event-log.ts'
 import {
   addUsage,
   type FieldEndEvent,
-  type FinishReason,
   type Metrics,
   type ProviderFinishEvent,
   type ResponseEvent,
@@ -37,7 +34,7 @@ import {
 } from './events.ts'
 import type { CheckedPath, ValueAt } from './field-types.ts'
 import type { StreamFunction } from './middleware.ts'
-import type { AssistantMessage, LLMRequest, LLMWarning, ToolMessage } from './request.ts'
+import type { LLMRequest, LLMWarning } from './request.ts'
 import { RunDeadline } from './attempts/run-deadline.ts'
 import { type AttemptFailure, type Batches, leave, type ProviderContext, toBatches } from './provider.ts'
 import { keepAlive } from './timers.ts'
@@ -45,65 +42,16 @@ import { type Alerts, type ClientHooks, RunHooks } from './run-hooks.ts'
 import type { ProgressEstimator, SizeStatistics } from './progress-estimator.ts'
 import type { ShownTexts } from './shown-text.ts'
 import { RunMetrics } from './run-metrics.ts'
+import type { LLMResponse, RunResponse } from './response.ts'
 import type { Snapshot } from './snapshot.ts'
 import { FieldWatcher } from './tool-stream/field-watcher.ts'
 import type { StreamAccumulator } from './tool-stream/tool-stream-accumulator.ts'
 import { checkForced, checkOffered, validateOutput, validateToolCall } from './tool-call-validation.ts'
 
-/** A complete answer: every call and the output whole and valid. */
-export interface LLMResponse<
-  Calls extends readonly unknown[] = readonly Omit<ToolCallEvent, 'type'>[],
-  Output = unknown,
-  /** One answer is one message; those of `client.run()` have the results of tools between them. */
-  Message extends AssistantMessage | ToolMessage = AssistantMessage | ToolMessage,
-> {
-  /** The plain text of the answer; `''` where there is none. */
-  readonly text: string
-  /** The model's thinking as far as the provider shows it; `''` where it does not. */
-  readonly reasoning: string
-  /** The calls in the order the model made them, their `input` as the tool's schema returns it; empty where it made none. */
-  readonly toolCalls: Calls
-  /** As its schema returns it; `undefined` where the request asks for none, or the model called tools instead. */
-  readonly output: Output
-  /** How the answer ended. `'length'` only for plain text: anything else that was cut rejects. */
-  readonly finishReason: FinishReason
-  /** The provider's own word for it. */
-  readonly providerFinishReason: string
-  /** The tokens that the answer took. */
-  readonly usage: Usage
-  /** When what happened, and how much of it. */
-  readonly metrics: Metrics
-  /** The provider that gave the answer: of a `fallback()`, the one that succeeded. */
-  readonly provider: string
-  /** The model as the provider named it in its answer. */
-  readonly model: string
-  /** The provider's id of the answer; `undefined` where it gives none. */
-  readonly responseId: string | undefined
-  /** The provider's id of the HTTP request, for its support; `undefined` where it gives none. */
-  readonly requestId: string | undefined
-  /** To append to the conversation: signatures, ids and blocks that only the provider understands are kept. */
-  readonly messages: readonly Message[]
-  /** What did not stop the request, but its author should know; empty where there is nothing. */
-  readonly warnings: readonly LLMWarning[]
-}
-
 /** Where a consumer that comes late, or returns, begins. */
 export interface SubscribeOptions {
   /** The `seq` of the last event that the consumer has seen, counted from 1. Default 0: it has seen none. */
   readonly from?: number | undefined
-}
-
-/** The end of a run of several steps: its last answer, with what there was before. */
-export interface RunResponse<
-  Calls extends readonly unknown[] = readonly Omit<ToolCallEvent, 'type'>[],
-  Output = unknown,
-> extends LLMResponse<Calls, Output> {
-  /** The answer of each step. Their metrics are those of the run up to then, but for `cached`, which is of the step. */
-  readonly steps: readonly LLMResponse<Calls, Output | undefined, AssistantMessage>[]
-  /** The answers of all steps and the results of their tools, to append to the conversation. */
-  readonly messages: readonly (AssistantMessage | ToolMessage)[]
-  /** Of all steps, those included whose answer came from a cache: `metrics.cached` of each in `steps` tells which. */
-  readonly usage: Usage
 }
 
 /**
@@ -159,28 +107,6 @@ export interface RunOptions {
   readonly alerts: Alerts
 }
 
-/** The types of events. */
-export const eventTypes = [
-  'start',
-  'text-delta',
-  'reasoning-delta',
-  'tool-input-start',
-  'tool-input-delta',
-  'tool-input-end',
-  'field-delta',
-  'field-end',
-  'progress',
-  'tool-call',
-  'tool-progress',
-  'tool-result',
-  'tool-error',
-  'finish',
-  'restart',
-  'raw',
-] as const satisfies ResponseEvent['type'][]
-
-const listenable: ReadonlySet<string> = new Set([...eventTypes, 'error'])
-
 /** How long the source of a complete answer may take to end. */
 const graceMs = 1000
 
@@ -190,8 +116,6 @@ let parts: typeof import('./optional-parts.ts') | undefined
 async function loadParts(): Promise<void> {
   parts = await import('./optional-parts.ts')
 }
-
-type Listener = (event: never) => unknown
 
 /** What listeners can hear: each event under its type, and the error a run ends with. */
 export type Listenable<Event> = {
@@ -230,11 +154,7 @@ export class ResponseStream<
   readonly #options: RunOptions
   /** Of the step under way. */
   #controller = new AbortController()
-  readonly #emitter = new EventEmitter()
-  readonly #guarded = new Map<string, Map<Listener, Listener>>()
-  readonly #queues = new Set<EventQueue<ResponseEvent>>()
-  /** For subscribers; absent where there are none, and nobody may come later. */
-  #log: EventLog | undefined
+  readonly #consumers: Consumers
   readonly #watchers = new Set<FieldWatcher>()
   /** The attempts that failed, and what of them was seen. */
   #failures: AttemptFailure[] = []
@@ -293,7 +213,11 @@ export class ResponseStream<
     this.#accumulator = options.createAccumulator()
     const { hooks, alerts, provider, model, request } = options
     this.#hooks = new RunHooks(hooks, alerts, { provider, model }, request.metadata)
-    if (options.replay) this.#log = new EventLog(options.replay.events)
+    this.#consumers = new Consumers({
+      replay: options.replay,
+      pull: () => this.#read(),
+      onThrown: (what, cause) => this.#hooks.onThrown(what, cause),
+    })
   }
 
   /**
@@ -305,8 +229,8 @@ export class ResponseStream<
     const left = (): void => this.#onLeft(true)
     // Where a consumer may return, all get the same events, so that each `seq` means the same place to all of them.
     const events = this.#options.replay
-      ? this.#readLog(0, left)
-      : this.#subscribe((_event): _event is ResponseEvent => true, left)
+      ? this.#consumers.subscribe(0, left)
+      : this.#consumers.queue((_event): _event is ResponseEvent => true, left)
     this.#hasLoop = true
     return events as AsyncIterableIterator<unknown, undefined> as AsyncIterableIterator<Event, undefined>
   }
@@ -324,7 +248,7 @@ export class ResponseStream<
     const { from = 0 } = options
     if (!Number.isInteger(from) || from < 0)
       throw new UsageError('invalid_argument', '`from` of subscribe() must be the `seq` of an event, or 0.')
-    const events = this.#readLog(from, () => this.#onLeft(false))
+    const events = this.#consumers.subscribe(from, () => this.#onLeft(false))
     return events as AsyncIterableIterator<unknown, undefined> as AsyncIterableIterator<Event, undefined>
   }
 
@@ -357,8 +281,7 @@ export class ResponseStream<
     type: Type,
     listener: (event: Listenable<Event>[Type]) => unknown,
   ): this {
-    this.#emitter.off(type, this.#guard(type, listener) as () => void)
-    this.#guarded.get(type)?.delete(listener)
+    this.#consumers.off(type, listener)
     return this
   }
 
@@ -473,35 +396,9 @@ export class ResponseStream<
 
   // ------------------------------------------------------------------------------------------------------------ consumers
 
-  #subscribe<Event extends ResponseEvent>(
-    accepts: (event: ResponseEvent) => event is Event,
-    leave: () => void,
-  ): EventQueue<Event> {
-    if (this.#seq > 0) throw consumed('The run had begun when this was asked for')
-    const queue = new EventQueue<Event>(
-      accepts,
-      () => this.#read(),
-      () => {
-        this.#queues.delete(queue)
-        leave()
-      },
-    )
-    if (this.#isSettled) queue.finish(this.#error)
-    else this.#queues.add(queue)
-    return queue
-  }
-
-  #readLog(from: number, leave: () => void): AsyncIterableIterator<ResponseEvent, undefined> {
-    if (!this.#log) {
-      this.#log = new EventLog(0, this.#seq)
-      if (this.#isSettled) this.#log.finish(this.#error)
-    }
-    return this.#log.read(from, () => this.#read(), leave)
-  }
-
   /** A consumer left; `isLoop` says that it was the one that by default owns the run. */
   #onLeft(isLoop: boolean): void {
-    const hasOthers = this.#log?.hasReaders === true || (!isLoop && (this.#isDriven || this.#queues.size > 0))
+    const hasOthers = this.#consumers.hasSubscribers || (!isLoop && (this.#isDriven || this.#consumers.hasQueues))
     if (hasOthers) return
     if (!this.#options.keepAlive) this.abort('consumer_return')
     // What has not begun is not begun for nobody.
@@ -517,7 +414,7 @@ export class ResponseStream<
         "`textStream` and `fields()` cannot say which text is void after a `restart`: loop over the events, or leave out `onInterrupted: 'restart'`.",
       )
     // Leaving the only view there is cancels the run; others may go on without this one.
-    const events = this.#subscribe(accepts, () => this.#onLeft(false))
+    const events = this.#consumers.queue(accepts, () => this.#onLeft(false))
     return {
       [Symbol.asyncIterator]() {
         return this
@@ -534,37 +431,9 @@ export class ResponseStream<
   }
 
   #listen(method: 'on' | 'once', type: string, listener: Listener): this {
-    if (!listenable.has(type) || typeof listener !== 'function')
-      throw new UsageError(
-        'invalid_argument',
-        `\`${method}\` takes an event (${[...listenable].join(', ')}) and a function.`,
-      )
-    const guarded = this.#guard(type, listener)
-    this.#emitter[method](type, guarded as () => void)
-    if (type === 'error' && this.#error) queueMicrotask(() => guarded(this.#error as never))
+    this.#consumers.listen(method, type, listener)
     this.#drive()
     return this
-  }
-
-  /** The listener with its faults caught; the same for the same, so that `off` finds it. */
-  #guard(type: string, listener: Listener): Listener {
-    let known = this.#guarded.get(type)
-    if (!known) this.#guarded.set(type, (known = new Map<Listener, Listener>()))
-    let guarded = known.get(listener)
-    if (guarded) return guarded
-    guarded = (event) => {
-      // The listener before this one may have stopped the run.
-      if (this.#error && type !== 'error') return
-      try {
-        const result = listener(event)
-        if (result instanceof Promise)
-          result.catch((error: unknown) => this.#hooks.onThrown(`A listener for "${type}"`, error))
-      } catch (error) {
-        this.#hooks.onThrown(`A listener for "${type}"`, error)
-      }
-    }
-    known.set(listener, guarded)
-    return guarded
   }
 
   #onSettled(callback: () => void): void {
@@ -650,7 +519,7 @@ export class ResponseStream<
       ...(this.#options.streaming === false && { streaming: false }),
       attempt: 1,
       deadline: this.#deadline,
-      showsReasoning: this.#hasLoop || this.#log !== undefined || this.#emitter.listenerCount('reasoning-delta') > 0,
+      showsReasoning: this.#hasLoop || this.#consumers.mayHear('reasoning-delta'),
       onAttemptFailed: (failure) => this.#onAttemptFailed(failure),
       onAsked: (asked) => {
         this.#asked = asked.attempt
@@ -683,8 +552,7 @@ export class ResponseStream<
     this.#metrics.onChunk()
     this.#hooks.onBatch(batch)
     this.#isReplayed = batch.at(-1)?.type === 'finish' && batch.some((event) => event.type === 'start' && event.cached)
-    for (const queue of this.#queues) queue.startBatch()
-    this.#log?.startBatch()
+    this.#consumers.startBatch()
     try {
       for (const event of batch) {
         this.#onEvent(event)
@@ -695,14 +563,12 @@ export class ResponseStream<
     }
     // Not earlier: whoever asks for more in the middle of a batch is not to read beyond its end.
     this.#isReading = false
-    for (const queue of this.#queues) queue.endBatch()
+    this.#consumers.endBatch()
     if (this.#isWanted()) this.#read()
   }
 
   #isWanted(): boolean {
-    if (this.#isDriven || this.#log?.isWaitedFor) return true
-    for (const queue of this.#queues) if (queue.isWaiting) return true
-    return false
+    return this.#isDriven || this.#consumers.areWaiting
   }
 
   #onEvent(event: StreamEvent): void {
@@ -882,9 +748,7 @@ export class ResponseStream<
     // A listener may have stopped the run in the middle of what one delta brings.
     if (this.#error) return
     this.#metrics.onEvent()
-    for (const queue of this.#queues) queue.push(event)
-    this.#log?.push(event, this.#emitter.listenerCount(event.type) > 0)
-    this.#emitter.emit(event.type, event)
+    this.#consumers.emit(event)
   }
 
   // --------------------------------------------------------------------------------------------------------------- ending
@@ -963,8 +827,7 @@ export class ResponseStream<
     }
     for (const call of calls) this.#emit({ ...call, seq: ++this.#seq })
     this.#emit({ type: 'finish', finishReason, providerFinishReason, usage, metrics, seq: ++this.#seq })
-    for (const queue of this.#queues) queue.finish()
-    this.#log?.finish()
+    this.#consumers.finish()
     this.#hooks.onFinish(this.#response)
   }
 
@@ -1038,13 +901,7 @@ export class ResponseStream<
       ...(error instanceof StreamError && this.#breakingPoint()),
     })
     this.#end()
-    for (const queue of this.#queues) {
-      if (error instanceof AbortedError) queue.close(error)
-      else queue.finish(error)
-    }
-    if (error instanceof AbortedError) this.#log?.close(error)
-    else this.#log?.finish(error)
-    this.#emitter.emit('error', error)
+    this.#consumers.fail(error)
     this.#hooks.onFailed(error, metrics)
   }
 
@@ -1123,14 +980,6 @@ function validationTooLong(timeoutMs: number): LLMTimeoutError {
     'timeout',
     `The answer was not validated within ${timeoutMs} ms. If it needs longer, raise \`validate\` of timeout().`,
     { phase: 'validate', timeoutMs },
-  )
-}
-
-function consumed(problem: string): ConsumerError {
-  return new ConsumerError(
-    'stream_consumed',
-    `${problem}. Loops and views must be asked for before the first event; \`final()\`, \`field()\` and \`snapshot()\` work at any time.`,
-    { phase: 'consume' },
   )
 }
 

@@ -2,7 +2,8 @@ import { checkFunctions, checkNumbers } from './check-options.ts'
 import { ConsumerError, UsageError } from './errors.ts'
 import { addUsage, type ToolCallEvent } from './events.ts'
 import type { AssistantMessage, LLMRequest, ToolMessage } from './request.ts'
-import type { BetweenSteps, LLMResponse, RunResponse } from './response-stream.ts'
+import type { LLMResponse, RunResponse } from './response.ts'
+import type { BetweenSteps } from './response-stream.ts'
 import type { ToolApproval, ToolRunSettings } from './tools/tool-runner.ts'
 
 /** How `client.run()` runs tools. */

@@ -5,6 +5,7 @@ import type { ResponseEvent } from 'fieldstream'
 import { afterEach } from 'vitest'
 // Loaded here, since where other clocks stand in place of these nothing is loaded in time.
 import '../../src/optional-parts.ts'
+import '../../src/tools/tool-runner.ts'
 import { ResponseStream } from '../../src/response-stream.ts'
 import { RunTrace } from './run-trace.ts'
 
