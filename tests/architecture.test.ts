@@ -1,6 +1,7 @@
-import { readFileSync } from 'node:fs'
+import { existsSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { expect, test } from 'vitest'
-import { house, parse } from '../scripts/house.ts'
+import { house, parse, root } from '../scripts/house.ts'
 import { drawHouse, picturePath } from '../scripts/make-architecture.ts'
 import { linksOf, readDocument } from './documents.ts'
 
@@ -28,4 +29,15 @@ test('the page names a test for every invariant', () => {
   expect(rows.length).toBeGreaterThan(10)
   for (const row of rows) expect(row).toMatch(/\]\(\.\.\/tests\/[\w/.-]+\.ts\) *\|$/)
   expect(linksOf('docs/architecture.md')).toContain('docs/architecture.svg')
+})
+
+test('the files that the page names are there', () => {
+  const named = [...readDocument('docs/architecture.md').matchAll(/`([\w/-]+\.ts)`/g)].map(([, name]) => name!)
+  const files = new Set(house.map(({ name }) => `${name}.ts`))
+  const known = (name: string): boolean =>
+    files.has(name.replace(/^src\//, '')) ||
+    [...files].some((file) => file.endsWith(`/${name}`)) ||
+    existsSync(join(root, name))
+  expect(named.length).toBeGreaterThan(30)
+  expect(named.filter((name) => !name.includes('/x.ts') && !known(name))).toEqual([])
 })
