@@ -10,7 +10,7 @@ import { anthropic } from 'fieldstream/anthropic'
 import { openaiChat } from 'fieldstream/openai'
 import { type Recording, replayFetch, type ReplayRequest, simulate, type SimulateOptions } from 'fieldstream/testing'
 import { afterEach, describe, expect, test } from 'vitest'
-import { root } from './documents.ts'
+import { codeBlocks, readDocument, root } from './documents.ts'
 import { rejectionOf, until } from './support.ts'
 
 const cleanups: (() => unknown)[] = []
@@ -53,7 +53,6 @@ async function run(args: readonly string[], env?: Record<string, string>) {
 
 type Name = NonNullable<SimulateOptions['provider']>
 const names: readonly Name[] = ['anthropic', 'openai', 'openai-chat', 'ollama', 'gemini']
-const requestIdHeaders: Partial<Record<Name, string>> = { anthropic: 'request-id', openai: 'x-request-id' }
 
 /** What a request is about. */
 type Kind = 'text' | 'tools' | 'length' | 'output' | 'wrong-model'
@@ -531,7 +530,7 @@ const faults: readonly (readonly [string, Name, Spoil, Record<string, string>])[
     'answers an error with 200',
     'openai-chat',
     of(['wrong-model'], () => ({ status: 200 })),
-    { 'error-status': 'hidden', 'stream-errors': 'differs' },
+    { 'error-status': 'hidden', 'stream-errors': 'not shown' },
   ],
   [
     'answers for a model that does not exist',
@@ -565,7 +564,19 @@ const faults: readonly (readonly [string, Name, Spoil, Record<string, string>])[
     of(['text'], ({ frames }) => ({
       frames: [...frames.slice(0, 5), 'data: {"error":{"type":"server_error","message":"upstream"}}\n\n'],
     })),
-    { 'stream-errors': 'differs', answer: 'failed' },
+    { 'stream-errors': 'ok', answer: 'failed' },
+  ],
+  [
+    'reports an error, and then an end as if there were none',
+    'openai-chat',
+    of(['text'], ({ frames }) => ({
+      frames: [
+        ...frames.slice(0, 5),
+        'data: {"error":{"type":"server_error","message":"upstream"}}\n\n',
+        ...frames.slice(-3),
+      ],
+    })),
+    { 'stream-errors': 'hidden', answer: 'failed' },
   ],
 ]
 
@@ -608,6 +619,29 @@ test('the report is a table, with what it means where something is wrong', async
     '',
   ])
   expect(stderr).toContain('1 request, 512 output tokens at most\nok         terminal\nhidden     usage\n')
+})
+
+test('its page shows a report as it is, and every check', async () => {
+  const page = readDocument('docs/cli.md')
+  const gateway = await startGateway('openai-chat', (answer, asked) => {
+    if (asked.kind === 'wrong-model') return { status: 200 }
+    if (asked.kind === 'tools')
+      return { frames: replaced(answer.frames, '"tool_calls":[{"index":1', '"tool_calls":[{"index":0') }
+    return { frames: without(without(answer.frames, 'prompt_tokens'), '[DONE]') }
+  })
+  const args = ['--base-url', gateway.baseURL, '--provider', 'openai-chat', '--model', 'model-a']
+  const { exitCode, stdout } = await run(['conformance', ...args])
+  expect(exitCode).toBe(1)
+  const lines = (text: string): string[] =>
+    text.split('\n').map((line) =>
+      line
+        .replaceAll(/https?:\S+,/g, 'ADDRESS,')
+        .replaceAll(/\b\d+(?:\.\d+)? m?s\b|\d+/g, 'N')
+        .trimEnd(),
+    )
+  const shown = codeBlocks(page, 'text').map(({ text }) => lines(text.trim()))
+  expect(shown).toContainEqual(lines(stdout.trim()))
+  for (const id of await allIds()) expect(page).toContain(`\n| \`${id}\``)
 })
 
 test('the key is not printed, even where the service repeats it', async () => {

@@ -43,6 +43,8 @@ export interface Protocol {
   readonly evidence: readonly string[]
   /** Those without which an answer is not known to be complete. */
   readonly neededEvidence: readonly string[]
+  /** Whether nothing but the end of the body ends an answer, so that its evidence may come again. */
+  readonly endsWithBody: boolean
   /** Whether arguments are sent while they are written. */
   readonly streamsArguments: boolean
   /** What places the pieces of one call; `undefined` where calls come whole. */
@@ -79,6 +81,7 @@ const anthropic: Protocol = {
   requestIdHeader: 'request-id',
   evidence: ['stop_reason', 'message_stop'],
   neededEvidence: ['stop_reason', 'message_stop'],
+  endsWithBody: false,
   streamsArguments: true,
   placeName: 'index',
   hasCallIds: true,
@@ -87,7 +90,8 @@ const anthropic: Protocol = {
     const { stop_reason: reason, text, partial_json: json } = membersOf(delta)
     const { type: kind, id, name } = membersOf(block)
     const calls =
-      kind === 'tool_use'
+      // Also of tools that the service runs itself.
+      textOf(kind)?.endsWith('tool_use')
         ? [{ place: placeOf(index), id: textOf(id), name: textOf(name), arguments: '' }]
         : typeof json === 'string'
           ? [{ place: placeOf(index), arguments: json }]
@@ -113,6 +117,7 @@ const openai: Protocol = {
   requestIdHeader: 'x-request-id',
   evidence: ['response.completed'],
   neededEvidence: ['response.completed'],
+  endsWithBody: false,
   streamsArguments: true,
   placeName: 'output_index',
   hasCallIds: true,
@@ -148,6 +153,7 @@ const openaiChat: Protocol = {
   requestIdHeader: 'x-request-id',
   evidence: ['finish_reason', '[DONE]'],
   neededEvidence: ['finish_reason'],
+  endsWithBody: false,
   streamsArguments: true,
   placeName: 'index',
   hasCallIds: true,
@@ -179,6 +185,7 @@ const ollama: Protocol = {
   requestIdHeader: undefined,
   evidence: ['done: true'],
   neededEvidence: ['done: true'],
+  endsWithBody: false,
   streamsArguments: false,
   placeName: undefined,
   hasCallIds: false,
@@ -207,6 +214,7 @@ const gemini: Protocol = {
   requestIdHeader: undefined,
   evidence: ['finishReason'],
   neededEvidence: ['finishReason'],
+  endsWithBody: true,
   streamsArguments: false,
   placeName: undefined,
   hasCallIds: false,

@@ -174,8 +174,11 @@ function splitCharacters({ reads }: Exchange): number {
   return reads.slice(1).filter(({ bytes: [first = 0] }) => (first & 0xc0) === 0x80).length
 }
 
-function lastNeeded({ neededEvidence }: Protocol, all: readonly EventFacts[]): number {
-  const places = neededEvidence.map((part) => all.findIndex(({ ending }) => ending?.includes(part)))
+function lastNeeded({ neededEvidence, endsWithBody }: Protocol, all: readonly EventFacts[]): number {
+  const places = neededEvidence.map((part) => {
+    const hasPart = ({ ending }: EventFacts): boolean => ending?.includes(part) === true
+    return endsWithBody ? all.findLastIndex(hasPart) : all.findIndex(hasPart)
+  })
   return places.includes(-1) ? -1 : Math.max(...places)
 }
 
