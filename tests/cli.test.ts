@@ -636,6 +636,7 @@ test('its page shows a report as it is, and every check', async () => {
     text.split('\n').map((line) =>
       line
         .replaceAll(/https?:\S+,/g, 'ADDRESS,')
+        .replaceAll(/, [\d.]+ in a read/g, '')
         .replaceAll(/\b\d+(?:\.\d+)? m?s\b|\d+/g, 'N')
         .trimEnd(),
     )

@@ -38,6 +38,9 @@ export interface ObserverOptions {
   readonly closesWithReader?: boolean | undefined
 }
 
+/** Of one body. No answer to these questions is as long. */
+const mostBytes = 16 * 2 ** 20
+
 type Mutable<Type> = { -readonly [Name in keyof Type]: Type[Name] }
 
 /** A `fetch` that writes down what passes, at what time. */
@@ -113,6 +116,7 @@ export class Observer {
     const pump = async (): Promise<void> => {
       let idle: ReturnType<typeof setTimeout> | undefined
       let hasLeft = false
+      let received = 0
       const wait = (): void => {
         clearTimeout(idle)
         idle = setTimeout(() => {
@@ -133,6 +137,7 @@ export class Observer {
           exchange.reads.push({ at: performance.now() - startedAt, bytes })
           reader?.enqueue(bytes)
           wait()
+          if ((received += bytes.length) > mostBytes) close('open')
         }
         if (!connection.signal.aborted) exchange.end = 'clean'
         reader?.close()

@@ -1,4 +1,5 @@
 import type { ServerResponse } from 'node:http'
+import { finished } from 'node:stream/promises'
 import { type Recording, recordFetch } from 'fieldstream/testing'
 import { CommandError, exitCodes, readArguments, required, toBaseURL, toInteger } from './arguments.ts'
 import type { Command } from './command.ts'
@@ -61,22 +62,25 @@ export const record: Command = {
     const isFull = (): boolean => fixtures.filter((fixture) => fixture !== undefined).length >= most
     const serving = await serve(port, async (request, response) => {
       const index = fixtures.push(undefined) - 1
-      await forward(base, request, response, (recording) => {
-        // What was under way at the end is half an answer that nobody cut.
-        if (signal.aborted || isFull()) return
-        const fixture = toFixture(recording, request)
-        if (!fixture) {
-          output.tell(`${request.method} ${markOf(request).path}: not written, since it is no text`)
-          return
-        }
-        fixtures[index] = fixture
-        writeFixtures(
-          file,
-          fixtures.filter((one) => one !== undefined),
-        )
-        tellOf(fixture, output)
-      })
-      if (isFull()) full.abort()
+      try {
+        await forward(base, request, response, (recording) => {
+          // What was under way at the end is half an answer that nobody cut.
+          if (signal.aborted || isFull()) return
+          const fixture = toFixture(recording, request)
+          if (!fixture) {
+            output.tell(`${request.method} ${markOf(request).path}: not written, since it is no text`)
+            return
+          }
+          fixtures[index] = fixture
+          writeFixtures(
+            file,
+            fixtures.filter((one) => one !== undefined),
+          )
+          tellOf(fixture, output)
+        })
+      } finally {
+        if (isFull()) full.abort()
+      }
     })
     output.tell(`Forwards to ${base.origin}. Use as base URL:`)
     output.print(serving.origin + (base.pathname === '/' ? '' : base.pathname))
@@ -132,7 +136,8 @@ async function forward(
   response.flushHeaders()
   try {
     for await (const bytes of answer.body ?? []) await write(response, bytes)
-    response.end()
+    // It has to be out before the connections are closed, should it be the last one.
+    await finished(response.end())
   } finally {
     for (const recording of recordings) onRecording(recording)
   }
@@ -150,11 +155,12 @@ function toFixture({ body, ...rest }: Recording, request: Incoming): Fixture | u
   } catch {
     return undefined
   }
-  for (const secret of secretsOf(request.headers)) text = text.replaceAll(secret, '*'.repeat(secret.length))
+  for (const secret of secretsOf(request)) text = text.replaceAll(secret, '*'.repeat(secret.length))
   return { ...rest, body: text, request: markOf(request) }
 }
 
-function secretsOf(headers: Headers): string[] {
-  const values = [...headers].flatMap(([name, value]) => (/auth|key|token|cookie/.test(name) ? [value] : []))
+function secretsOf({ headers, path }: Incoming): string[] {
+  const sent = [...headers, ...new URL(path, 'http://localhost').searchParams]
+  const values = sent.flatMap(([name, value]) => (/auth|key|token|cookie/i.test(name) ? [value] : []))
   return values.flatMap((value) => [value, ...value.split(/\s+/)]).filter((secret) => secret.length >= 8)
 }
