@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type IncomingHttpHeaders, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -70,6 +70,7 @@ interface Answer {
   /** The events of a stream, or the body. */
   readonly frames: readonly (string | Uint8Array)[]
   readonly firstDelayMs: number
+  readonly delayMs: number
   /** What happens after the frames. */
   readonly end: 'close' | 'hang' | 'reset'
 }
@@ -126,6 +127,7 @@ async function startGateway(provider: Name, spoil: Spoil = () => undefined) {
         headers: { ...recording.headers },
         frames: framesOf(recording),
         firstDelayMs: 0,
+        delayMs: 5,
         end: 'close',
       }
       response.on('close', () => {
@@ -156,14 +158,17 @@ function framesOf({ body, reads = [] }: Recording): string[] {
   return begin < bytes.length ? [...frames, bytes.subarray(begin).toString()] : frames
 }
 
-async function send({ status, headers, frames, firstDelayMs, end }: Answer, response: ServerResponse): Promise<void> {
+async function send(
+  { status, headers, frames, firstDelayMs, delayMs, end }: Answer,
+  response: ServerResponse,
+): Promise<void> {
   const pause = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds))
   await pause(firstDelayMs)
   response.writeHead(status, headers)
   response.flushHeaders()
   for (const [i, frame] of frames.entries()) {
     if (response.destroyed) return
-    if (i > 0) await pause(3)
+    if (i > 0) await pause(delayMs)
     response.write(frame)
   }
   if (end === 'close') response.end()
@@ -297,7 +302,7 @@ const faults: readonly (readonly [string, Name, Spoil, Record<string, string>])[
   [
     'collects events into blocks',
     'openai-chat',
-    of(['text'], ({ frames }) => ({ frames: [frames.slice(0, 22).join(''), frames.slice(22).join('')] })),
+    of(['text'], ({ frames }) => ({ frames: [frames.slice(0, 22).join(''), frames.slice(22).join('')], delayMs: 200 })),
     { streaming: 'differs', answer: 'ok' },
   ],
   [
@@ -858,6 +863,20 @@ describe('record', () => {
     const again = await run(['record', '--out', file, '--base-url', gateway.baseURL])
     expect(again.exitCode).toBe(2)
     expect(again.stderr).toContain('--overwrite')
+  })
+
+  test('breaks off where the service does', async () => {
+    const file = join(folder(), 'answers.json')
+    const { baseURL } = await startGateway('openai-chat', ({ frames }) => ({
+      frames: frames.slice(0, 9),
+      end: 'reset',
+    }))
+    const { address } = await listen(['record', '--out', file, '--base-url', baseURL])
+    const response = await fetch(`${address}/chat/completions`, { method: 'POST', body: '{"stream":true}' })
+    expect(await rejectionOf(response.text())).toBeInstanceOf(TypeError)
+    await until(() => existsSync(file))
+    const [recording] = JSON.parse(readFileSync(file, 'utf8')) as Recording[]
+    expect(String(recording!.body).split('\n\n')).toHaveLength(10)
   })
 
   test('says so where the service cannot be reached', async () => {
