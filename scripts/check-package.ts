@@ -3,7 +3,7 @@
  * folder. There every entry is loaded without its SDK, then with the
  * SDKs the README's example is run and type-checked, and the demo run over every provider.
  */
-import { execFileSync } from 'node:child_process'
+import { execFileSync, spawnSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -114,6 +114,14 @@ try {
     if (found !== 'missing_dependency') throw new Error(`fieldstream/telemetry alone, as ${type}: ${found}`)
   }
   console.log('fieldstream/telemetry loads nothing else, and says what is missing')
+  const { status, stderr } = spawnSync(
+    'npx',
+    ['fieldstream', 'conformance', '--base-url', 'http://127.0.0.1:9', '--provider', 'openai', '--model', 'some-model'],
+    { cwd: folder, encoding: 'utf8' },
+  )
+  if (status !== 2 || !stderr.includes('npm install openai@'))
+    throw new Error(`The command without an SDK ended with ${String(status)}:\n${stderr}`)
+  console.log('the command runs from the tarball, and says which SDK is missing')
   install('@anthropic-ai/sdk', 'openai', 'ollama', '@google/genai', 'zod', '@types/node')
 
   const example = readFileSync(join(root, 'examples/quick-start.ts'), 'utf8')

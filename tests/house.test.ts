@@ -18,6 +18,7 @@ type Rule = (module: Module, imported: Import) => boolean
 const isIn = (folder: string, name: string): boolean => name.startsWith(`${folder}/`)
 /** `providers/x` and `providers/x-y` are one provider in several files, and so with middleware; nothing else is anyone's family. */
 const familyOf = (name: string): string => /^(?:providers|middleware)\/[a-z]+/.exec(name)?.[0] ?? name
+const isByName = (target: string): boolean => target === 'fieldstream' || isIn('fieldstream', target)
 const isSdk = ({ target }: Import): boolean => sdks.some((sdk) => target === sdk || target.startsWith(`${sdk}/`))
 
 /** Each says which imports are wrong. */
@@ -52,6 +53,10 @@ const rules: Record<string, Rule> = {
     /^tool-input\/(json|xml)-channel$/.test(target) && !isDynamic && !isTypeOnly,
   'nothing but the test helpers imports the test helpers': ({ name }, { isOurs, target }) =>
     !isIn('testing', name) && isOurs && isIn('testing', target),
+  'the command line knows the library by its name, as its users do, and nobody knows the command line': (
+    { name },
+    { isOurs, target },
+  ) => (isOurs ? isIn('cli', name) !== isIn('cli', target) : isByName(target) && !isIn('cli', name)),
   'only entry files name concrete providers and middleware': ({ name }, { isOurs, target }) =>
     isOurs &&
     (isIn('providers', target) || isIn('middleware', target)) &&
@@ -63,8 +68,9 @@ const rules: Record<string, Rule> = {
     isSdk(imported) && !(isIn('providers', name) && (imported.isTypeOnly || imported.isDynamic)),
   'what only one part needs is loaded by that part, when first used': ({ name }, { target, isTypeOnly, isDynamic }) =>
     target in helpers && !(isIn(helpers[target]!, name) && (isTypeOnly || isDynamic)),
-  'nothing else is needed at run time than eventemitter3 and eventsource-parser': (_, imported) =>
+  'nothing else is needed at run time than eventemitter3 and eventsource-parser': ({ name }, imported) =>
     !imported.isOurs &&
+    !(isIn('cli', name) && (isByName(imported.target) || imported.target.startsWith('node:'))) &&
     !imported.isTypeOnly &&
     !isSdk(imported) &&
     !(imported.target in helpers) &&
@@ -91,7 +97,7 @@ describe('the house', () => {
   test("has no provider's name in code that serves them all", () => {
     const named: string[] = []
     for (const { name, source } of house) {
-      if (isIn('providers', name) || isIn('testing', name)) continue
+      if (['providers', 'testing', 'cli'].some((room) => isIn(room, name))) continue
       const visit = (node: ts.Node): void => {
         if (ts.isStringLiteralLike(node) && providers.includes(node.text)) named.push(`${name} names ${node.text}`)
         ts.forEachChild(node, visit)
@@ -111,7 +117,7 @@ describe('the house', () => {
     }
     expect(loaded).toContain('response-stream')
     const parts = ['delta-batcher', 'progress-estimator', 'shown-text', 'tools/tool-runner', 'attempts/retry']
-    const rooms = ['middleware', 'telemetry', 'providers', 'wire', 'testing']
+    const rooms = ['middleware', 'telemetry', 'providers', 'wire', 'testing', 'cli']
     const names = house.map(({ name }) => name)
     expect(parts.filter((part) => !names.includes(part))).toEqual([])
     expect([...loaded].filter((name) => parts.includes(name) || rooms.some((room) => isIn(room, name)))).toEqual([])
@@ -214,6 +220,26 @@ describe('a breach of the house rules is noticed', () => {
       "import { anthropic } from './providers/anthropic.ts'",
       'only entry files name concrete providers and middleware',
     ],
+    [
+      'client',
+      "const { Output } = await import('./cli/output.ts')",
+      'the command line knows the library by its name, as its users do, and nobody knows the command line',
+    ],
+    [
+      'cli/record',
+      "import { toHttpError } from '../wire/transport-errors.ts'",
+      'the command line knows the library by its name, as its users do, and nobody knows the command line',
+    ],
+    [
+      'providers/other',
+      "import type { Provider } from 'fieldstream'",
+      'the command line knows the library by its name, as its users do, and nobody knows the command line',
+    ],
+    [
+      'cli/record',
+      "import yargs from 'yargs'",
+      'nothing else is needed at run time than eventemitter3 and eventsource-parser',
+    ],
     ['index', "export { anthropic } from './providers/anthropic.ts'", 'the core needs no provider and no SDK'],
     [
       'providers/other',
@@ -271,6 +297,10 @@ describe('a breach of the house rules is noticed', () => {
     ['tool-input/other', "await import('./json-channel.ts')"],
     ['middleware/other', "import type PQueue from 'p-queue'\nawait import('p-queue')"],
     ['client', "import { EventEmitter } from 'eventemitter3'"],
+    [
+      'cli/record',
+      "import { once } from 'node:events'\nimport { tool } from 'fieldstream'\nimport { brief } from './output.ts'\nawait import('fieldstream/openai')",
+    ],
   ])('and what is allowed is not: %s: %s', (name, code) => {
     for (const rule of Object.values(rules)) expect(breachesOf(rule, [parse(name, code)])).toEqual([])
   })
