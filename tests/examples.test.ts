@@ -276,6 +276,45 @@ example(
   hasRedis,
 )
 
+describe('to the browser', () => {
+  const reply = 'Six bags for "twelve":\n<3 kinds>, and dips 🎉'
+
+  describe.each(['next-route', 'worker', 'express', 'fastify', 'hono', 'nest'])('by %s', (name) => {
+    example(`guides/web/${name}.ts`, 'shows the reply alone, and stops when the client leaves', async (run) => {
+      const output = await run()
+      expect(output).toMatch(/^run: success$/m)
+      expect(output).toContain(`finish {}\n${reply}\n`)
+      // Which of the two comes first is a matter of luck.
+      const [left, stopped] = output.slice(output.indexOf(reply) + reply.length).match(/left early|run: aborted/g) ?? []
+      expect([left, stopped].sort()).toEqual(['left early', 'run: aborted'])
+      expect(output.trim().split('\n')).toHaveLength(6)
+    })
+  })
+
+  example('guides/web/sse.ts', 'goes on for who comes back, and stops for who does not', async (run) => {
+    const output = await run()
+    expect(output).toContain(`lost the connection and came back\n${reply}\n`)
+    expect(output).toContain('a second time, whole: true\n')
+    expect(output).toContain('unknown: 204\n')
+    expect(output.match(/run: .*/g)).toEqual(['run: success', 'run: aborted'])
+    expect(output.match(/finish .*/g)).toEqual(['finish {}', 'finish {}'])
+  })
+
+  example('guides/web/websocket.ts', 'answers, and stops when it is told to or the client leaves', async (run) => {
+    const output = await run()
+    expect(output).toContain(`finish ${reply}\n`)
+    expect(output).toContain('failed aborted\n')
+    expect(output.match(/run: .*/g)).toEqual(['run: success', 'run: aborted', 'run: aborted'])
+  })
+
+  example('guides/web/lambda.ts', 'answers, and says so when the time is over', async (run) => {
+    const output = await run()
+    expect(output).toContain(`finish {}\n${reply}\n`)
+    expect(output).toContain('failed {"code":"aborted"}\n')
+    expect(output.match(/run: .*/g)).toEqual(['run: success', 'run: aborted'])
+  })
+})
+
 test('every example is run here, or is a part of one that is', () => {
   const folder = join(root, 'examples')
   const parts = [...tried].flatMap((file) =>
@@ -294,5 +333,5 @@ test('every example is run here, or is a part of one that is', () => {
 
 /** Those have tests of their own. */
 function isOfApplication(file: string): boolean {
-  return !['.', 'writing'].includes(dirname(file))
+  return !/^(?:\.|writing|guides(?:\/web)?)$/.test(dirname(file))
 }
