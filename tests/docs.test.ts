@@ -15,6 +15,10 @@ test.each(writingPages)('%s shows its example as the file that is run', (page) =
   expect(staleBlocks(readDocument(page))).toEqual([])
 })
 
+test.each(pages)('%s shows files as they are', (page) => {
+  expect(staleBlocks(readDocument(page))).toEqual([])
+})
+
 test('every other sample of the pages compiles', () => {
   const blocks = pages.flatMap((page) => codeBlocks(readDocument(page), 'ts'))
   const samples = blocks.filter(({ file }) => file === undefined)
