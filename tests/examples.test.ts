@@ -5,7 +5,7 @@ import { type AddressInfo, createServer } from 'node:net'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterEach, describe, expect, test, vi } from 'vitest'
-import { root } from './documents.ts'
+import { readDocument, root } from './documents.ts'
 import { hasRedis, startRedis } from './redis-server.ts'
 
 /** Runs an example with these arguments, and returns what it prints. */
@@ -275,6 +275,20 @@ example(
   },
   hasRedis,
 )
+
+example('guides/testing.ts', 'tests an application and what may befall it', async (run) => {
+  const output = await run()
+  expect(output).toContain('pass 8\n')
+  expect(output).toContain('fail 0\n')
+})
+
+example('guides/observability.ts', 'tells all of a run but what was asked and answered', async (run) => {
+  const output = await run()
+  expect(output).toMatch(/^hook {2}attempt overloaded$/m)
+  // As the page says.
+  expect(readDocument('docs/observability.md')).toContain(`\`\`\`\n${output}\`\`\``)
+  expect(output.trim().split('\n').at(-1)).toBe('what was asked or answered is in it: false')
+})
 
 describe('to the browser', () => {
   const reply = 'Six bags for "twelve":\n<3 kinds>, and dips 🎉'
