@@ -290,6 +290,20 @@ example('guides/observability.ts', 'tells all of a run but what was asked and an
   expect(output.trim().split('\n').at(-1)).toBe('what was asked or answered is in it: false')
 })
 
+describe.each(['ai-sdk', 'sdks', 'regex'])('migrating from %s', (from) => {
+  example(`guides/migrating-${from}.ts`, 'prints what the page says of before and after', async (run) => {
+    const output = await run()
+    expect(readDocument('docs/migrating.md')).toContain(`\`\`\`\n${output}\`\`\``)
+    const results = output.trim().split('\n')
+    const [before, after] = [/before +["[]/i, /after +["[]/i].map((side) => results.filter((line) => side.test(line)))
+    expect(after).toHaveLength(results.length / 2)
+    expect(before).toHaveLength(results.length / 2)
+    // After, whatever is not whole and valid is an error.
+    for (const line of after!)
+      expect(line.includes(' error ')).toBe(!/^(?:whole|plain|quotes|other|the key)/.test(line))
+  })
+})
+
 describe('to the browser', () => {
   const reply = 'Six bags for "twelve":\n<3 kinds>, and dips 🎉'
 
