@@ -323,7 +323,7 @@ describe('to the browser', () => {
     const output = await run()
     expect(output).toContain(`lost the connection and came back\n${reply}\n`)
     expect(output).toContain('a second time, whole: true\n')
-    expect(output).toContain('unknown: 204\n')
+    expect(output).toContain('unknown: 204\nnot kept: 204\n')
     expect(output.match(/run: .*/g)).toEqual(['run: success', 'run: aborted'])
     expect(output.match(/finish .*/g)).toEqual(['finish {}', 'finish {}'])
   })

@@ -4,9 +4,8 @@ import { isLLMError, StreamingLLMClient } from 'fieldstream'
 import { anthropic } from 'fieldstream/anthropic'
 import { replayFetch, simulate } from 'fieldstream/testing'
 import { once } from 'node:events'
-import { createServer, type ServerResponse } from 'node:http'
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { text } from 'node:stream/consumers'
 import { z } from 'zod'
 
 // Without a key, this answer goes through the real SDK in Anthropic's wire format. A real client needs no `fetch`.
@@ -37,8 +36,9 @@ const runs = new Map<string, { readonly stream: ReturnType<typeof begin>; reader
 
 /** Sends what comes after the event with the number `from`. */
 async function send(id: string, from: number, response: ServerResponse): Promise<void> {
-  const run = runs.get(id)!
-  const events = run.stream.subscribe({ from })
+  const run = runs.get(id)
+  if (!run) throw new Error('no such run')
+  const events = run.stream.subscribe({ from }) // throws where the events after `from` are not kept any more
   const left = new AbortController()
   run.readers++
   response.on('close', () => {
@@ -68,20 +68,27 @@ async function send(id: string, from: number, response: ServerResponse): Promise
 }
 
 const server = createServer((request, response) => {
-  const id = request.url!.split('/')[2] ?? ''
-  const from = Number(request.headers['last-event-id'] ?? 0)
-  if (request.method === 'POST') {
-    void text(request).then((question) => {
-      const id = crypto.randomUUID()
-      const run = { stream: begin(question), readers: 0 }
-      runs.set(id, run)
-      setTimeout(() => (run.stream.abort('too late'), runs.delete(id)), keptMs).unref()
-      response.end(id)
-    })
-  } else if (!runs.has(id))
-    response.writeHead(204).end() // tells an `EventSource` not to come back
-  else send(id, from, response).catch(() => response.destroy())
+  void answerTo(request, response).catch(() => {
+    if (response.headersSent) response.destroy()
+    else response.writeHead(204).end() // tells an `EventSource` not to come back
+  })
 })
+
+async function answerTo(request: IncomingMessage, response: ServerResponse): Promise<void> {
+  if (request.method !== 'POST') {
+    return send(request.url!.split('/')[2]!, Number(request.headers['last-event-id'] ?? 0), response)
+  }
+  let question = ''
+  for await (const part of request.setEncoding('utf8')) {
+    question += String(part)
+    if (question.length > 2000) throw new Error('too long')
+  }
+  const id = crypto.randomUUID()
+  const run = { stream: begin(question), readers: 0 }
+  runs.set(id, run)
+  setTimeout(() => (run.stream.abort('too late'), runs.delete(id)), keptMs).unref()
+  response.end(id)
+}
 
 // ---------------------------------------------------------------------------------------------- what follows only tries it
 
@@ -99,6 +106,7 @@ console.log('a second time, whole:', (await read(id, '0')).reply === simulated.r
 const another = await (await fetch(address, { method: 'POST', body: 'And if I leave for good?' })).text()
 await read(another, '0', 1)
 console.log('unknown:', (await fetch(`${address}/no-such-id`)).status)
+console.log('not kept:', (await fetch(`${address}/${id}`, { headers: { 'last-event-id': '123456' } })).status)
 server.close()
 
 /** What an `EventSource` does; loses the connection after so many deltas. */
