@@ -1,6 +1,7 @@
 /** NestJS 12. Node runs no decorator syntax, so they are called here; a Nest project writes them as `@Post()`. */
 import { BadRequestException, Body, Controller, Header, HttpCode, Logger, Module, Post, Res } from '@nestjs/common'
 import { NestFactory } from '@nestjs/core'
+import type { NestExpressApplication } from '@nestjs/platform-express'
 import { EventSourceParserStream } from 'eventsource-parser/stream'
 import { isLLMError, type ResponseEvent, StreamingLLMClient } from 'fieldstream'
 import { anthropic } from 'fieldstream/anthropic'
@@ -64,7 +65,7 @@ Module({ controllers: [AnswerController] })(AppModule)
 // -------------------------------------------------------------------------------------------- what follows only tries it
 
 Logger.overrideLogger(false)
-const app = await NestFactory.create(AppModule)
+const app = await NestFactory.create<NestExpressApplication>(AppModule)
 await app.listen(0, '127.0.0.1')
 const address = (await app.getUrl()).replace('localhost', '127.0.0.1')
 await ask('How many chips?')
