@@ -7,7 +7,7 @@
 export { StreamingLLMClient } from './client.ts'
 export type { ClientOptions, StreamRequest } from './client.ts'
 export type { BatchOptions } from './delta-batcher.ts'
-export type { BetweenSteps, Listenable, ResponseStream, RunOptions, SubscribeOptions } from './response-stream.ts'
+export type { Listenable, ResponseStream, SubscribeOptions } from './response-stream.ts'
 export type { LLMResponse, RunResponse } from './response.ts'
 export type { ReplayOptions } from './event-log.ts'
 export { tool } from './tool.ts'

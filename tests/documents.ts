@@ -67,6 +67,8 @@ export function compileProblems(samples: readonly string[]): string[] {
     config: { compilerOptions: object }
   }
   const { options } = ts.convertCompilerOptionsFromJson(config.compilerOptions, root)
+  // As those of Nest are compiled.
+  options.experimentalDecorators = true
   const host = ts.createCompilerHost(options)
   const { fileExists, readFile } = host
   host.fileExists = (path) => files.has(path) || fileExists(path)

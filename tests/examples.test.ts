@@ -5,7 +5,7 @@ import { type AddressInfo, createServer } from 'node:net'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterEach, describe, expect, test, vi } from 'vitest'
-import { root } from './documents.ts'
+import { readDocument, root } from './documents.ts'
 import { hasRedis, startRedis } from './redis-server.ts'
 
 /** Runs an example with these arguments, and returns what it prints. */
@@ -349,6 +349,73 @@ example('guides/readers.ts', 'has one run read by several, and the next from the
     'comes back: Cold water takes the salt.',
     'cached: true, requests: 1',
   ])
+})
+
+example('guides/testing.ts', 'tests an application and what may befall it', async (run) => {
+  const output = await run()
+  expect(output).toContain('pass 8\n')
+  expect(output).toContain('fail 0\n')
+})
+
+example('guides/observability.ts', 'tells all of a run but what was asked and answered', async (run) => {
+  const output = await run()
+  expect(output).toMatch(/^hook {2}attempt overloaded$/m)
+  // As the page says.
+  expect(readDocument('docs/observability.md')).toContain(`\`\`\`\n${output}\`\`\``)
+  expect(output.trim().split('\n').at(-1)).toBe('what was asked or answered is in it: false')
+})
+
+describe.each(['ai-sdk', 'sdks', 'regex'])('migrating from %s', (from) => {
+  example(`guides/migrating-${from}.ts`, 'prints what the page says of before and after', async (run) => {
+    const output = await run()
+    expect(readDocument('docs/migrating.md')).toContain(`\`\`\`\n${output}\`\`\``)
+    const results = output.trim().split('\n')
+    const [before, after] = [/before +["[]/i, /after +["[]/i].map((side) => results.filter((line) => side.test(line)))
+    expect(after).toHaveLength(results.length / 2)
+    expect(before).toHaveLength(results.length / 2)
+    // After, whatever is not whole and valid is an error.
+    for (const line of after!)
+      expect(line.includes(' error ')).toBe(!/^(?:whole|plain|quotes|other|the key)/.test(line))
+  })
+})
+
+describe('to the browser', () => {
+  const reply = 'Six bags for "twelve":\n<3 kinds>, and dips 🎉'
+
+  describe.each(['next-route', 'worker', 'express', 'fastify', 'hono', 'nest'])('by %s', (name) => {
+    example(`guides/web/${name}.ts`, 'shows the reply alone, and stops when the client leaves', async (run) => {
+      const output = await run()
+      expect(output).toMatch(/^run: success$/m)
+      expect(output).toContain(`finish {}\n${reply}\n`)
+      // Which of the two comes first is a matter of luck.
+      const [left, stopped] = output.slice(output.indexOf(reply) + reply.length).match(/left early|run: aborted/g) ?? []
+      expect([left, stopped].sort()).toEqual(['left early', 'run: aborted'])
+      expect(output.trim().split('\n')).toHaveLength(6)
+    })
+  })
+
+  example('guides/web/sse.ts', 'goes on for who comes back, and stops for who does not', async (run) => {
+    const output = await run()
+    expect(output).toContain(`lost the connection and came back\n${reply}\n`)
+    expect(output).toContain('a second time, whole: true\n')
+    expect(output).toContain('unknown: 204\nnot kept: 204\n')
+    expect(output.match(/run: .*/g)).toEqual(['run: success', 'run: aborted'])
+    expect(output.match(/finish .*/g)).toEqual(['finish {}', 'finish {}'])
+  })
+
+  example('guides/web/websocket.ts', 'answers, and stops when it is told to or the client leaves', async (run) => {
+    const output = await run()
+    expect(output).toContain(`finish ${reply}\n`)
+    expect(output).toContain('failed aborted\n')
+    expect(output.match(/run: .*/g)).toEqual(['run: success', 'run: aborted', 'run: aborted'])
+  })
+
+  example('guides/web/lambda.ts', 'answers, and says so when the time is over', async (run) => {
+    const output = await run()
+    expect(output).toContain(`finish {}\n${reply}\n`)
+    expect(output).toContain('failed {"code":"aborted"}\n')
+    expect(output.match(/run: .*/g)).toEqual(['run: success', 'run: aborted'])
+  })
 })
 
 test('every example is run here, or is a part of one that is', () => {
