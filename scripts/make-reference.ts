@@ -16,7 +16,7 @@ const out = resolve(root, process.argv[2] ?? 'docs/api')
 
 /** Where a reader looks for what these files export, in the order of the page. */
 const categories: Readonly<Record<string, readonly string[]>> = {
-  'Ask a model': ['client.ts', 'response-stream.ts'],
+  'Ask a model': ['client.ts', 'response.ts', 'response-stream.ts'],
   'Requests and messages': ['request.ts'],
   Events: ['events.ts'],
   Fields: ['tool-stream/', 'snapshot.ts'],
