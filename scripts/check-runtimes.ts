@@ -225,9 +225,18 @@ const main :Workerd.Worker = (
 }
 
 const runtimes: readonly Runtime[] = [
-  ...['22', '24', '26'].flatMap((major) => programs(`Node ${major}`, bin(`node-${major}`, 'bin/node'))),
+  ...['22.12', '22', '24', '26'].flatMap((version) => programs(`Node ${version}`, bin(`node-${version}`, 'bin/node'))),
   ...programs('Bun', bin('bun/bin/bun.exe')),
-  ...programs('Deno', bin('deno/deno'), 'run', '--no-lock', '--allow-all', '--node-modules-dir=manual'),
+  ...programs(
+    'Deno',
+    bin('deno/deno'),
+    'run',
+    '--no-lock',
+    '--allow-net',
+    '--allow-env',
+    '--allow-read',
+    '--node-modules-dir=manual',
+  ),
   browser,
   workerd,
 ]

@@ -3,10 +3,12 @@
  * supported and each way to resolve modules; strict, and with declarations checked too (`skipLibCheck: false`). Where the
  * declarations of an SDK itself do not compile, that SDK is left out, and the table says so.
  */
-import { spawnSync } from 'node:child_process'
+import { execFile, type ExecFileException } from 'node:child_process'
 import { cpSync, copyFileSync, readdirSync } from 'node:fs'
 import { createRequire } from 'node:module'
+import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
 import { Consumer, installCompatibility, root } from './consumer.ts'
 
 const compilers = ['typescript-5.9', 'typescript-6.0', 'typescript-7.0']
@@ -69,7 +71,7 @@ const compatibility = installCompatibility()
 const consumer = new Consumer()
 let failed = 0
 
-function compile(compiler: string, { options }: Setting, files: readonly string[]): string[] {
+async function compile(compiler: string, { name, options }: Setting, files: readonly string[]): Promise<string[]> {
   const compilerOptions = {
     ...options,
     target: 'es2024',
@@ -79,16 +81,18 @@ function compile(compiler: string, { options }: Setting, files: readonly string[
     skipLibCheck: false,
     noEmit: true,
   }
-  consumer.write('tsconfig.json', JSON.stringify({ compilerOptions, files }))
+  const project = `${compiler}-${name.replaceAll(' ', '-')}.json`
+  consumer.write(project, JSON.stringify({ compilerOptions, files }))
   const tsc = join(compatibility, 'node_modules', compiler, 'bin/tsc')
-  const { status, stdout, stderr } = spawnSync(process.execPath, [tsc, '-p', '.', '--pretty', 'false'], {
-    cwd: consumer.folder,
-    encoding: 'utf8',
-  })
-  if (status === 0) return []
-  const problems = stdout.split('\n').filter((line) => /^\S.*error TS\d+/.test(line))
-  if (problems.length === 0) throw new Error(`${compiler} failed:\n${stdout}${stderr}`)
-  return problems
+  try {
+    await promisify(execFile)(process.execPath, [tsc, '-p', project, '--pretty', 'false'], { cwd: consumer.folder })
+    return []
+  } catch (error) {
+    const { stdout = '', stderr = '' } = error as ExecFileException
+    const problems = stdout.split('\n').filter((line) => /^\S.*error TS\d+/.test(line))
+    if (problems.length === 0) throw new Error(`${compiler} failed:\n${stdout}${stderr}`, { cause: error })
+    return problems
+  }
 }
 
 function versionOf(compiler: string): string {
@@ -96,14 +100,14 @@ function versionOf(compiler: string): string {
   return (require(join(compatibility, 'node_modules', compiler, 'package.json')) as { version: string }).version
 }
 
-function check(compiler: string, setting: Setting): void {
+async function check(compiler: string, setting: Setting): Promise<void> {
   const own = ['consumer.ts', 'required.cts', ...(setting.hasCommonJs ? ['consumer.cts'] : [])]
   let tried = setting.hasSdks ? Object.keys(sdks) : []
-  let problems = compile(compiler, setting, [...own, ...tried])
+  let problems = await compile(compiler, setting, [...own, ...tried])
   const broken = tried.filter((file) => problems.some((problem) => problem.startsWith(`node_modules/${sdks[file]!}/`)))
   if (broken.length > 0) {
     tried = tried.filter((file) => !broken.includes(file))
-    problems = compile(compiler, setting, [...own, ...tried])
+    problems = await compile(compiler, setting, [...own, ...tried])
   }
   const without = broken.map((file) => sdks[file]!).join(', ')
   const note = without === '' ? '' : `, without ${without}, whose own declarations do not compile`
@@ -118,9 +122,15 @@ try {
   consumer.install(`./${filename}`, ...Object.values(sdks), 'zod', '@types/node')
   cpSync(sources, consumer.folder, { recursive: true })
   copyFileSync(join(sources, 'consumer.ts'), join(consumer.folder, 'consumer.cts'))
-  for (const compiler of compilers) {
-    for (const setting of settings) if (setting.hasSdks || compiler === compilers.at(-1)) check(compiler, setting)
+  const waiting = compilers.flatMap((compiler) =>
+    settings
+      .filter(({ hasSdks }) => hasSdks || compiler === compilers.at(-1))
+      .map((setting) => () => check(compiler, setting)),
+  )
+  const work = async (): Promise<void> => {
+    for (let next = waiting.shift(); next; next = waiting.shift()) await next()
   }
+  await Promise.all(Array.from({ length: Math.min(availableParallelism(), 4) }, work))
 } finally {
   consumer.remove()
 }
