@@ -147,7 +147,7 @@ const chromiumPath = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bi
 )
 
 const browser: Runtime = {
-  name: 'Chromium, bundled',
+  name: 'Chromium',
   version: async () =>
     chromiumPath === undefined ? undefined : /\d[\d.]*/.exec(await printed(chromiumPath, ['--version']))?.[0],
   async tryIt(serverURL) {
@@ -184,7 +184,7 @@ async function untilAnswers(url: string, child: ChildProcess): Promise<Response>
 
 const workerdPath = bin('workerd/bin/workerd')
 const workerd: Runtime = {
-  name: 'workerd, bundled',
+  name: 'workerd',
   version: async () =>
     existsSync(workerdPath) ? (await printed(workerdPath, ['--version'])).replace('workerd ', '').trim() : undefined,
   async tryIt(serverURL) {
