@@ -2,7 +2,7 @@ import { defineConfig } from 'eslint/config'
 import tseslint from 'typescript-eslint'
 
 export default defineConfig(
-  { ignores: ['dist/', 'coverage/', 'node_modules/', 'docs/api/'] },
+  { ignores: ['dist/', 'coverage/', 'node_modules/', 'docs/api/', 'compatibility/'] },
   tseslint.configs.strictTypeChecked,
   {
     languageOptions: {

@@ -4,21 +4,9 @@
  * SDKs the README's example is run and type-checked, and the demo run over every provider.
  */
 import { execFileSync, spawnSync } from 'node:child_process'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-
-interface Packed {
-  readonly filename: string
-  /** A hash of the tarball. */
-  readonly integrity: string
-  readonly files: readonly { readonly path: string }[]
-}
-
-interface Manifest {
-  readonly scripts: Readonly<Record<string, string>>
-  readonly devDependencies: Readonly<Record<string, string>>
-}
+import { Consumer, manifest, type Packed, root } from './consumer.ts'
 
 /** A factory of each entry with a provider. */
 const factories = { anthropic: 'anthropic', openai: 'openai', ollama: 'ollama', gemini: 'gemini' }
@@ -45,18 +33,7 @@ function aloneScript(entry: string, factory: string, isEsm: boolean): string {
   `
 }
 
-const root = join(import.meta.dirname, '..')
-const { devDependencies, scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as Manifest
-const folder = mkdtempSync(join(tmpdir(), 'fieldstream-package-'))
-
-function run(command: string, ...args: string[]): string {
-  return execFileSync(command, args, { cwd: folder, encoding: 'utf8', stdio: ['ignore', 'pipe', 'inherit'] })
-}
-
-function pack(): Packed {
-  const printed = execFileSync('npm', ['pack', '--json', '--pack-destination', folder], { cwd: root, encoding: 'utf8' })
-  return (JSON.parse(printed) as [Packed])[0]
-}
+const consumer = new Consumer()
 
 /** Nothing but what is meant to be there, nothing that runs at installation, and nothing of the machine that built it. */
 function checkContents({ integrity, files }: Packed): void {
@@ -65,15 +42,33 @@ function checkContents({ integrity, files }: Packed): void {
   const others = files.filter(({ path }) => !isMeant(path))
   if (others.length > 0)
     throw new Error(`In the tarball, but not meant to be: ${others.map(({ path }) => path).join(', ')}`)
-  const hooks = Object.keys(scripts).filter((name) => /^(?:pre|post)?(?:install|prepare)$/.test(name))
+  const hooks = Object.keys(manifest.scripts).filter((name) => /^(?:pre|post)?(?:install|prepare)$/.test(name))
   if (hooks.length > 0) throw new Error(`Scripts that would run at installation: ${hooks.join(', ')}`)
   for (const { path } of files) {
     if (readFileSync(join(root, path), 'utf8').includes(root))
       throw new Error(`${path} names the folder it was built in`)
   }
   execFileSync('npm', ['run', 'build'], { cwd: root, stdio: 'ignore' })
-  if (pack().integrity !== integrity) throw new Error('A second build makes another tarball')
+  if (consumer.pack().integrity !== integrity) throw new Error('A second build makes another tarball')
   console.log(`the tarball holds its ${files.length} files and no others, and another build makes the same`)
+}
+
+/** What the library alone brings with it: nothing that runs at installation, and licences that any application can take. */
+function checkInstalled(): void {
+  interface Installed {
+    readonly license?: string
+    readonly hasInstallScript?: boolean
+  }
+  const lock = readFileSync(join(consumer.folder, 'node_modules/.package-lock.json'), 'utf8')
+  const { packages } = JSON.parse(lock) as { readonly packages: Readonly<Record<string, Installed>> }
+  const names = Object.keys(packages).map((path) => path.replace('node_modules/', ''))
+  const expected = [manifest.name, ...Object.keys(manifest.dependencies)]
+  if (names.sort().join() !== expected.sort().join()) throw new Error(`Installed with the library: ${names.join(', ')}`)
+  for (const [path, { license, hasInstallScript }] of Object.entries(packages)) {
+    if (hasInstallScript) throw new Error(`${path} runs a script at installation`)
+    if (!/^(?:MIT|ISC|0BSD|Apache-2\.0|BSD-[23]-Clause)$/.test(license ?? '')) throw new Error(`${path}: ${license}`)
+  }
+  console.log(`installs ${expected.join(', ')} and nothing else, without a script, under permissive licences`)
 }
 
 /** The example as CommonJS: `require` for `import`, and a function around its top-level `await`. */
@@ -87,18 +82,14 @@ function toCommonJs(source: string): string {
 }
 
 try {
-  const packed = pack()
+  const packed = consumer.pack()
   checkContents(packed)
-  writeFileSync(join(folder, 'package.json'), '{ "private": true, "type": "module" }')
-  const install = (...names: string[]): void => {
-    const pinned = names.map((name) => (name in devDependencies ? `${name}@${devDependencies[name]!}` : name))
-    run('npm', 'install', '--silent', '--prefer-offline', ...pinned)
-  }
-  install(`./${packed.filename}`)
+  consumer.install(`./${packed.filename}`)
+  checkInstalled()
   for (const [entry, factory] of Object.entries(factories)) {
     for (const type of ['mjs', 'cjs']) {
-      writeFileSync(join(folder, `alone.${type}`), aloneScript(entry, factory, type === 'mjs'))
-      const found = run(process.execPath, `alone.${type}`).trim()
+      consumer.write(`alone.${type}`, aloneScript(entry, factory, type === 'mjs'))
+      const found = consumer.run(process.execPath, `alone.${type}`).trim()
       if (found !== '{"code":"missing_dependency","unneeded":[]}')
         throw new Error(`fieldstream/${entry} without its SDK, as ${type}: ${found}`)
     }
@@ -109,35 +100,35 @@ try {
     ['cjs', `const { telemetry } = require('fieldstream/telemetry')`],
   ] as const) {
     const use = `telemetry()(() => [])({ messages: [] }, {})[Symbol.asyncIterator]().next().catch(({ code }) => console.log(code))`
-    writeFileSync(join(folder, `alone.${type}`), `${load}\n${use}`)
-    const found = run(process.execPath, `alone.${type}`).trim()
+    consumer.write(`alone.${type}`, `${load}\n${use}`)
+    const found = consumer.run(process.execPath, `alone.${type}`).trim()
     if (found !== 'missing_dependency') throw new Error(`fieldstream/telemetry alone, as ${type}: ${found}`)
   }
   console.log('fieldstream/telemetry loads nothing else, and says what is missing')
   const { status, stderr } = spawnSync(
     'npx',
     ['fieldstream', 'conformance', '--base-url', 'http://127.0.0.1:9', '--provider', 'openai', '--model', 'some-model'],
-    { cwd: folder, encoding: 'utf8' },
+    { cwd: consumer.folder, encoding: 'utf8' },
   )
   if (status !== 2 || !stderr.includes('npm install openai@'))
     throw new Error(`The command without an SDK ended with ${String(status)}:\n${stderr}`)
   console.log('the command runs from the tarball, and says which SDK is missing')
-  install('@anthropic-ai/sdk', 'openai', 'ollama', '@google/genai', 'zod', '@types/node')
+  consumer.install('@anthropic-ai/sdk', 'openai', 'ollama', '@google/genai', 'zod', '@types/node')
 
   const example = readFileSync(join(root, 'examples/quick-start.ts'), 'utf8')
-  writeFileSync(join(folder, 'example.mjs'), example)
-  writeFileSync(join(folder, 'example.cjs'), toCommonJs(example))
-  writeFileSync(join(folder, 'types.mts'), example)
+  consumer.write('example.mjs', example)
+  consumer.write('example.cjs', toCommonJs(example))
+  consumer.write('types.mts', example)
   for (const file of ['example.mjs', 'example.cjs']) {
-    const output = run(process.execPath, file)
+    const output = consumer.run(process.execPath, file)
     if (!output.endsWith('How many guests do you expect? 🎉\nShould they be "gluten free"?\nproduct 2\n'))
       throw new Error(`${file} printed:\n${output}`)
     console.log(`${file} runs from the tarball`)
   }
   for (const file of ['demo.ts', 'terminal.ts'])
-    writeFileSync(join(folder, file), readFileSync(join(root, 'examples', file)))
+    consumer.write(file, readFileSync(join(root, 'examples', file), 'utf8'))
   for (const name of [...Object.keys(factories), 'openai-chat']) {
-    const output = run(process.execPath, 'demo.ts', '--fast', '--provider', name)
+    const output = consumer.run(process.execPath, 'demo.ts', '--fast', '--provider', name)
     if (!output.includes('complete  generate_final_answer_unified, valid'))
       throw new Error(`The demo over ${name} printed:\n${output}`)
   }
@@ -155,7 +146,7 @@ try {
       '--types',
       'node',
     ]
-    run(
+    consumer.run(
       process.execPath,
       join(root, 'node_modules/typescript/bin/tsc'),
       ...options,
@@ -168,5 +159,5 @@ try {
     console.log(`the example type-checks from the tarball (moduleResolution ${resolution}, skipLibCheck false)`)
   }
 } finally {
-  rmSync(folder, { recursive: true, force: true })
+  consumer.remove()
 }

@@ -28,21 +28,23 @@ export type Fields = FieldDefinitions | FieldExtractorRegistry
 type IsAny<T> = 0 extends 1 & T ? true : false
 type IsUnknown<T> = IsAny<T> extends true ? true : unknown extends T ? true : false
 
-/** The type at `Path` in `T`; `never` where it cannot exist, `unknown` where `T` does not say. */
+/** The type at `Path` in `T`; `never` where it cannot exist, `unknown` where `T` does not say, or the path is any text. */
 export type ValueAt<T, Path extends string> =
   IsUnknown<T> extends true
     ? unknown
-    : Path extends `["${infer Key}"]${infer Rest}`
-      ? Onward<Member<T, Key>, Rest>
-      : Path extends `[${infer Index}]${infer Rest}`
-        ? Onward<Element<T, Index>, Rest>
-        : Path extends `${infer Head}.${infer Tail}`
-          ? Head extends `${infer Key}[${infer Rest}`
-            ? Onward<Member<T, Key>, `[${Rest}.${Tail}`>
-            : Onward<Member<T, Head>, `.${Tail}`>
-          : Path extends `${infer Key}[${infer Rest}`
-            ? Onward<Member<T, Key>, `[${Rest}`>
-            : Member<T, Path>
+    : string extends Path
+      ? unknown
+      : Path extends `["${infer Key}"]${infer Rest}`
+        ? Onward<Member<T, Key>, Rest>
+        : Path extends `[${infer Index}]${infer Rest}`
+          ? Onward<Element<T, Index>, Rest>
+          : Path extends `${infer Head}.${infer Tail}`
+            ? Head extends `${infer Key}[${infer Rest}`
+              ? Onward<Member<T, Key>, `[${Rest}.${Tail}`>
+              : Onward<Member<T, Head>, `.${Tail}`>
+            : Path extends `${infer Key}[${infer Rest}`
+              ? Onward<Member<T, Key>, `[${Rest}`>
+              : Member<T, Path>
 
 type Onward<T, Rest extends string> = [T] extends [never]
   ? never
@@ -143,8 +145,12 @@ export type CheckedFields<Definitions, Input> = Definitions extends FieldExtract
           : Definitions[Name]
     }
 
-/** What a field definition has that nobody would read. */
-type UnknownOptions<Definition> = { readonly [Name in Exclude<keyof Definition, keyof FieldExtractor>]: never }
+/** What a field definition has that nobody would read, as a type whose name says so. */
+type UnknownOptions<Definition> = {
+  readonly [Name in Exclude<keyof Definition, keyof FieldExtractor> & string]: {
+    readonly error: `A field has no option "${Name}"`
+  }
+}
 
 type ValueOf<Definition, Input> = Definition extends string
   ? ValueAt<Input, Definition>

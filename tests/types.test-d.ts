@@ -1,18 +1,31 @@
 import {
   askMessages,
   type AssistantMessage,
+  type FinishReason,
   FieldExtractorRegistry,
   isLLMError,
+  type LLMError,
   type LLMResponse,
+  type Metrics,
+  type Middleware,
   outputFormat,
   type OutputIssue,
   type Provider,
+  type ResponseEvent,
   type ResponseStream,
+  type Snapshot,
   StreamingLLMClient,
   summaryParts,
   tool,
   type ToolMessage,
+  type Usage,
 } from 'fieldstream'
+import { anthropic } from 'fieldstream/anthropic'
+import { gemini } from 'fieldstream/gemini'
+import { ollama } from 'fieldstream/ollama'
+import { openai, openaiChat } from 'fieldstream/openai'
+import * as v from 'valibot'
+import { toStandardJsonSchema } from '@valibot/to-json-schema'
 import { expectTypeOf, test } from 'vitest'
 import { z } from 'zod'
 
@@ -295,4 +308,203 @@ test('one answer is one message of the assistant, a run has the results of its t
   const run = await client.run({ messages, tools: [weather] }).final()
   expectTypeOf(run.messages).toEqualTypeOf<readonly (AssistantMessage | ToolMessage)[]>()
   expectTypeOf(run.steps[0]!.messages).toEqualTypeOf<readonly AssistantMessage[]>()
+})
+
+test('an event is known by its type, and a switch can name them all', async () => {
+  const label = (event: ResponseEvent): string => {
+    switch (event.type) {
+      case 'start':
+        expectTypeOf(event.attempt).toEqualTypeOf<number>()
+        return event.toolInput
+      case 'text-delta':
+      case 'field-delta':
+        return event.delta.slice(0, event.length)
+      case 'reasoning-delta':
+      case 'tool-input-delta':
+        return event.delta
+      case 'tool-input-start':
+        return event.toolName
+      case 'tool-input-end':
+        return event.toolCallId
+      case 'field-end':
+        expectTypeOf(event.value).toEqualTypeOf<unknown>()
+        return event.params['part'] ?? event.field
+      case 'tool-call':
+        expectTypeOf(event.input).toEqualTypeOf<unknown>()
+        return event.toolName
+      case 'tool-progress':
+      case 'tool-result':
+        return event.toolName
+      case 'tool-error':
+        return event.error.code
+      case 'progress':
+        return event.ratio.toFixed(2)
+      case 'restart':
+        return `${event.from.model} ${event.to.model} ${event.shown[0]?.length ?? 0}`
+      case 'finish':
+        expectTypeOf(event.metrics).toEqualTypeOf<Metrics>()
+        return event.finishReason
+      case 'raw':
+        return String(event.value)
+      default:
+        event satisfies never
+        return event
+    }
+  }
+  for await (const event of client.run({ messages, tools: [weather], fields: { city: 'city' } })) {
+    expectTypeOf(event.seq).toEqualTypeOf<number>()
+    label(event)
+  }
+})
+
+test('field events have the names of the fields, and of no others', async () => {
+  for await (const event of client.stream({ messages, tools: [classify], fields: { ask: 'ask_slots[*].message' } })) {
+    // @ts-expect-error -- no field has this name
+    if (event.type === 'field-delta') expectTypeOf(event.field === 'ask_message')
+    if (event.type !== 'field-end') continue
+    expectTypeOf(event.params).toEqualTypeOf<Readonly<Record<string, string>>>()
+    expectTypeOf(event.valid).toEqualTypeOf<boolean | undefined>()
+    // @ts-expect-error -- a string is no number
+    expectTypeOf(event.value * 2)
+  }
+})
+
+test('paths are read as they are when a request is made', () => {
+  const places = tool({
+    name: 'places',
+    input: z.object({
+      'a key': z.object({ b: z.boolean() }),
+      pair: z.tuple([z.string(), z.number()]),
+      rows: z.array(z.array(z.number())),
+      maybe: z.object({ deep: z.array(z.string()).nullable() }).nullish(),
+      kind: z.discriminatedUnion('type', [
+        z.object({ type: z.literal('text'), text: z.string() }),
+        z.object({ type: z.literal('price'), price: z.number() }),
+      ]),
+      anything: z.unknown(),
+    }),
+  })
+  const stream = client.stream({ messages, tools: [places] })
+  expectTypeOf(stream.field('["a key"].b')).resolves.toEqualTypeOf<boolean | undefined>()
+  expectTypeOf(stream.field('pair[1]')).resolves.toEqualTypeOf<number | undefined>()
+  expectTypeOf(stream.field('rows[*][0]')).resolves.toEqualTypeOf<number | undefined>()
+  expectTypeOf(stream.field('rows[{row}][{column}]')).resolves.toEqualTypeOf<number | undefined>()
+  expectTypeOf(stream.field('maybe.deep[*]')).resolves.toEqualTypeOf<string | undefined>()
+  expectTypeOf(stream.field('kind.price')).resolves.toEqualTypeOf<number | undefined>()
+  expectTypeOf(stream.field('kind.type')).resolves.toEqualTypeOf<'text' | 'price' | undefined>()
+  expectTypeOf(stream.field('anything.at[0].all')).resolves.toEqualTypeOf<unknown>()
+  const path: string = 'known.later'
+  expectTypeOf(stream.field(path)).resolves.toEqualTypeOf<unknown>()
+  const row: number = 1
+  expectTypeOf(stream.field(`rows[${row}][0]`)).resolves.toEqualTypeOf<number | undefined>()
+  // @ts-expect-error -- no member of the union has it
+  void stream.field('kind.size')
+  // @ts-expect-error -- a key with a space is quoted
+  void stream.field('["a kez"].b')
+  // @ts-expect-error -- a list is not an object
+  void stream.field('rows.length')
+})
+
+test('the views of a stream are typed', () => {
+  const stream = client.stream({ messages, tools: [classify], fields: { route: 'route' } })
+  expectTypeOf(stream.textStream).toEqualTypeOf<AsyncIterableIterator<string, undefined>>()
+  expectTypeOf(stream.fields('route')).toEqualTypeOf<AsyncIterableIterator<string, undefined>>()
+  expectTypeOf(stream.snapshot()).toEqualTypeOf<Snapshot>()
+  expectTypeOf(stream.toReadableStream()).toEqualTypeOf<ReadableStream<Uint8Array>>()
+  expectTypeOf(stream.subscribe({ from: 3 })).toExtend<AsyncIterable<ResponseEvent>>()
+  // @ts-expect-error -- no field has this name
+  stream.fields('rout')
+  // @ts-expect-error -- a number, the `seq` of an event
+  stream.subscribe({ from: 'start' })
+})
+
+test('final() and generate() give the same type', async () => {
+  const request = { messages, tools: [classify], toolChoice: classify } as const
+  const response = await client.stream(request).final()
+  expectTypeOf(client.generate(request)).resolves.toEqualTypeOf(response)
+  expectTypeOf(response.finishReason).toEqualTypeOf<FinishReason>()
+  expectTypeOf(response.usage).toEqualTypeOf<Usage>()
+  expectTypeOf(response.output).toEqualTypeOf<undefined>()
+  expectTypeOf(response.toolCalls[0].input.route).toEqualTypeOf<'product' | 'general'>()
+  const { toolCalls } = await client.stream({ messages, tools: [classify, answer], toolChoice: 'required' }).final()
+  expectTypeOf(toolCalls[0].toolName).toEqualTypeOf<'classify_and_assess' | 'answer'>()
+  // @ts-expect-error -- a response is not to be changed
+  response.text = ''
+  await client.generate(request, {
+    onEvent: (event) => {
+      if (event.type === 'tool-call') expectTypeOf(event.input.route).toEqualTypeOf<'product' | 'general'>()
+    },
+  })
+})
+
+test('tools are typed by any Standard Schema, by a validator, or not at all', async () => {
+  const size = tool({
+    name: 'size',
+    input: toStandardJsonSchema(v.object({ width: v.number(), unit: v.optional(v.string()) })),
+    execute: ({ width }) => width * 2,
+  })
+  const checked = tool({ name: 'checked', input: { type: 'object' }, validate: () => ({ value: { id: 7 } }) })
+  for await (const event of client.run({ messages, tools: [size, checked, untyped] })) {
+    if (event.type === 'tool-result' && event.toolName === 'size') expectTypeOf(event.output).toEqualTypeOf<number>()
+    if (event.type !== 'tool-call') continue
+    if (event.toolName === 'size') expectTypeOf(event.input.unit).toEqualTypeOf<string | undefined>()
+    if (event.toolName === 'checked') expectTypeOf(event.input).toEqualTypeOf<{ id: number }>()
+    if (event.toolName === 'untyped') expectTypeOf(event.input).toEqualTypeOf<Record<string, unknown>>()
+  }
+  // @ts-expect-error -- a name is needed
+  tool({ input: z.object({}) })
+  // @ts-expect-error -- milliseconds, or false
+  tool({ name: 'slow', input: z.object({}), timeout: 'never' })
+})
+
+test('providers take their own options, and no others', () => {
+  expectTypeOf(anthropic({ model: 'm', maxTokens: 5, headers: { a: 'b' } })).toEqualTypeOf<Provider>()
+  expectTypeOf(openai({ model: 'm', store: true, systemRole: 'developer' })).toEqualTypeOf<Provider>()
+  expectTypeOf(openaiChat({ model: 'm', baseURL: 'http://x', name: 'x' })).toEqualTypeOf<Provider>()
+  expectTypeOf(ollama({ model: 'm', host: 'http://x' })).toEqualTypeOf<Provider>()
+  expectTypeOf(gemini({ model: 'm', vertexai: true, project: 'p', location: 'l' })).toEqualTypeOf<Provider>()
+  // @ts-expect-error -- a model is needed
+  anthropic({})
+  // @ts-expect-error -- misspelt
+  anthropic({ model: 'm', baseUrl: 'http://x' })
+  // @ts-expect-error -- Ollama has no key of its own, but a host
+  ollama({ model: 'm', baseURL: 'http://x' })
+  // @ts-expect-error -- of Chat Completions
+  openai({ model: 'm', includeUsage: true })
+  // @ts-expect-error -- no client of an SDK
+  gemini({ model: 'm', client: {} })
+  client.stream({ messages, providerOptions: { anthropic: { top_k: 5 } } })
+  // @ts-expect-error -- options are kept by the name of a provider
+  client.stream({ messages, providerOptions: { top_k: 5 } })
+})
+
+test('a request that is put together may leave things undefined', () => {
+  const given: { readonly maxTokens: number | undefined; readonly signal: AbortSignal | undefined } = {
+    maxTokens: undefined,
+    signal: undefined,
+  }
+  const fields = Math.random() > 2 ? { route: 'route' } : undefined
+  client.stream({ ...given, messages, tools: [classify], fields, system: undefined, batch: undefined })
+  new StreamingLLMClient({ provider, fields: undefined, middleware: undefined, onError: undefined })
+  anthropic({ model: 'm', apiKey: process.env['KEY'], fetch: undefined, client: undefined })
+  // @ts-expect-error -- misspelt
+  client.stream({ messages, maxToken: 5 })
+})
+
+test('middleware and hooks are typed by what they are told', () => {
+  const shorten: Middleware = (next) => (request, context) => {
+    expectTypeOf(request.maxTokens).toEqualTypeOf<number | undefined>()
+    expectTypeOf(context.signal).toEqualTypeOf<AbortSignal>()
+    return next({ ...request, maxTokens: 5 }, context)
+  }
+  new StreamingLLMClient({
+    provider,
+    middleware: [shorten],
+    onError: (error, { runId }) => {
+      expectTypeOf(error).toEqualTypeOf<LLMError>()
+      expectTypeOf(runId).toEqualTypeOf<string>()
+    },
+    // @ts-expect-error -- no hook of that name
+    onFinished: () => undefined,
+  })
 })

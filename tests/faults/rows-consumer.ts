@@ -62,7 +62,7 @@ function aborted(
       const tools = [validate ? { ...ask, validate } : ask]
       const stream = client.stream({ ...request, tools, signal: controller.signal })
       const final = errorOf(stream.final())
-      await ready({ stream: stream as never, server })
+      await ready({ stream: stream, server })
       const from = performance.now()
       controller.abort('enough')
       const error = await final
