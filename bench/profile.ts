@@ -1,6 +1,6 @@
 /**
  * `npm run bench:profile -- --only ollama --contestant loop`: where the CPU time of one contestant of `bench:e2e` goes, per event, by
- * file and by function. `--job text-6` has the requests in view, `--paced` many answers at once.
+ * file and by function. `--job text-6` has the requests in view; `--paced 200` so many answers at once, an event every 10 ms each.
  */
 import { Session } from 'node:inspector/promises'
 import { parseArgs } from 'node:util'
@@ -13,34 +13,49 @@ const { values: flags } = parseArgs({
   options: {
     only: { type: 'string', default: 'anthropic' },
     contestant: { type: 'string', default: 'loop' },
-    job: { type: 'string', default: 'answer' },
+    job: { type: 'string' },
+    paced: { type: 'string' },
     seconds: { type: 'string', default: '5' },
     rows: { type: 'string', default: '40' },
   },
 })
-const job = flags.job as JobName
+const streams = Number(flags.paced ?? 1)
+const job = (flags.job ?? (flags.paced === undefined ? 'answer' : 'text-158')) as JobName
 const seconds = Number(flags.seconds)
 const server = await startServer()
 const contestant = await loadContestant(flags.contestant)
 const ask = await contestant.open(flags.only as WireName, server.address)
 
 let id = 0
-const pace: Order['pace'] = 'burst'
-async function askFor(milliseconds: number): Promise<number> {
+/** Has one answered, or as many at once as are to be paced. */
+async function askAll(pace: Order['pace']): Promise<void> {
+  let begun = 0
+  const asked = Array.from({ length: pace === 'paced' ? streams : 1 }, () => {
+    let hasBegun = false
+    // They wait for each other after their first event.
+    const onPiece = (): void => {
+      if (!hasBegun && ++begun === streams && pace === 'paced') void fetch(`${server.address}/go`)
+      hasBegun = true
+    }
+    return ask(toPrompt({ id: ++id, job, pace }), { onText: onPiece, onArguments: onPiece })
+  })
+  await Promise.all(asked)
+}
+
+async function askFor(milliseconds: number, pace: Order['pace']): Promise<number> {
   const end = performance.now() + milliseconds
   let answers = 0
-  for (; performance.now() < end; answers++)
-    await ask(toPrompt({ id: ++id, job, pace }), { onText: () => undefined, onArguments: () => undefined })
+  for (; performance.now() < end; answers += pace === 'paced' ? streams : 1) await askAll(pace)
   return answers
 }
 
-await askFor(2000)
+await askFor(2000, 'burst')
 const session = new Session()
 session.connect()
 await session.post('Profiler.enable')
 await session.post('Profiler.setSamplingInterval', { interval: 200 })
 await session.post('Profiler.start')
-const answers = await askFor(seconds * 1000)
+const answers = await askFor(seconds * 1000, flags.paced === undefined ? 'burst' : 'paced')
 const { profile } = await session.post('Profiler.stop')
 server.stop()
 

@@ -480,14 +480,16 @@ export class ResponseStream<
       }
       this.#source ??= this.#open()
       this.#metrics.onRead()
-      this.#source.next().then(
-        ({ done, value }) => this.#onBatch(done ? undefined : value),
-        (error: unknown) => this.#fail(error),
-      )
+      this.#source.next().then(this.#onResult, this.#onReadError)
     } catch (error) {
       this.#fail(error)
     }
   }
+
+  // Made once, not for every read.
+  readonly #onResult = ({ done, value }: IteratorResult<readonly StreamEvent[], unknown>): void =>
+    this.#onBatch(done ? undefined : (value))
+  readonly #onReadError = (error: unknown): void => this.#fail(error)
 
   #readOn(): void {
     this.#isReading = false

@@ -156,7 +156,7 @@ export class RunHooks {
 
   /** Looks for the first delta, and for the word that the answer comes from a cache. */
   onBatch(batch: readonly StreamEvent[]): void {
-    clearTimeout(this.#alertTimer)
+    if (this.#alertTimer) clearTimeout(this.#alertTimer)
     if (this.#hasDelta) return
     for (const event of batch) {
       if (event.type === 'start' && event.cached) {

@@ -28,7 +28,7 @@ import { withToolInput } from '../tool-input/with-tool-input.ts'
 import { defined } from './timeout.ts'
 
 type Limit = keyof AttemptTimeouts
-type Pending = PromiseWithResolvers<IteratorResult<readonly StreamEvent[], undefined>>
+type Pending = Pick<PromiseWithResolvers<IteratorResult<readonly StreamEvent[], undefined>>, 'resolve' | 'reject'>
 
 const defaults = { firstByte: 60_000, firstOutput: 120_000, idle: 60_000, progress: 120_000 } as const
 
@@ -110,13 +110,13 @@ class Attempt implements Batches {
   }
 
   next(): Promise<IteratorResult<readonly StreamEvent[], undefined>> {
-    const pending: Pending = Promise.withResolvers()
-    this.#pending = pending
     this.#waitingSince = performance.now()
     if (this.#timer) keepAlive(this.#timer, true)
     else this.#arm()
-    this.#read()
-    return pending.promise
+    return new Promise((resolve, reject) => {
+      this.#pending = { resolve, reject }
+      this.#read()
+    })
   }
 
   async return(): Promise<IteratorResult<readonly StreamEvent[], undefined>> {

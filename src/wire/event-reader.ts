@@ -56,11 +56,14 @@ export abstract class EventReader {
   protected abstract end(): boolean
 
   /** The events that the next read of the network completes, if any; `undefined` at the end of the body. */
-  async read(): Promise<readonly WireEvent[] | undefined> {
-    if (this.#failure) throw this.#failure
-    if (this.#isDone) return undefined
+  read(): Promise<readonly WireEvent[] | undefined> {
+    if (this.#failure) return Promise.reject(this.#failure)
+    if (this.#isDone) return Promise.resolve(undefined)
+    return this.#reader.read().then(this.#take)
+  }
+
+  readonly #take = ({ done, value }: ReadableStreamReadResult<Uint8Array>): readonly WireEvent[] => {
     this.events = []
-    const { done, value } = await this.#reader.read()
     this.#isDone = done
     try {
       if (!done) this.feed(this.#decode(value))

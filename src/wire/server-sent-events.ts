@@ -55,6 +55,11 @@ export class ServerSentEventReader extends EventReader {
 
   /** Whole lines only: of a line in pieces the parser would not tell what it ignores. */
   protected override feed(text: string): void {
+    // Most reads hold whole lines.
+    if (this.#line === '' && this.#hasFields && text.endsWith('\n')) {
+      this.#parser.feed(text)
+      return
+    }
     const newline = text.lastIndexOf('\n') + 1
     // Most services end their lines in LF only: no need to search all of the text for CR.
     const end = newline + text.slice(newline).lastIndexOf('\r') + 1
