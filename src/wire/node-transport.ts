@@ -16,17 +16,13 @@ class NodeBody implements Reader {
   readonly #stream: Readable
   #chunks: Uint8Array[] = []
   #length = 0
-  #wake: (() => void) | undefined
+  #isPaused = true
+  #waiter: Pick<PromiseWithResolvers<ReadableStreamReadResult<Uint8Array>>, 'resolve' | 'reject'> | undefined
   #end: { readonly error?: unknown } | undefined
 
   constructor(stream: Readable) {
     this.#stream = stream
-    stream.on('data', (chunk: Uint8Array) => {
-      this.#chunks.push(chunk)
-      this.#length += chunk.length
-      this.#wakeUp()
-      if (this.#length >= maxBuffered) stream.pause()
-    })
+    stream.on('data', this.#onData)
     stream.on('end', () => this.#finish({}))
     stream.on('error', (error) => this.#finish({ error }))
     stream.on('close', () => this.#finish({ error: Object.assign(new Error('closed'), { code: 'ECONNRESET' }) }))
@@ -37,22 +33,21 @@ class NodeBody implements Reader {
     return this
   }
 
-  async read(): Promise<ReadableStreamReadResult<Uint8Array>> {
-    if (this.#chunks.length === 0 && !this.#end) {
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve
-        this.#stream.resume()
-      })
-    }
-    // All that one read of the socket brought has come by now.
+  read(): Promise<ReadableStreamReadResult<Uint8Array>> {
     const chunks = this.#chunks
     if (chunks.length > 0) {
       this.#chunks = []
       this.#length = 0
-      return { done: false, value: chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks) }
+      return Promise.resolve({ done: false, value: chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks) })
     }
-    if (this.#end && 'error' in this.#end) throw this.#end.error
-    return { done: true, value: undefined }
+    return new Promise((resolve, reject) => {
+      this.#waiter = { resolve, reject }
+      if (this.#end) this.#finish(this.#end)
+      else if (this.#isPaused) {
+        this.#isPaused = false
+        this.#stream.resume()
+      }
+    })
   }
 
   cancel(): Promise<void> {
@@ -60,14 +55,26 @@ class NodeBody implements Reader {
     return Promise.resolve()
   }
 
-  #finish(end: { readonly error?: unknown }): void {
-    this.#end ??= end
-    this.#wakeUp()
+  readonly #onData = (chunk: Uint8Array): void => {
+    const waiter = this.#waiter
+    this.#waiter = undefined
+    if (waiter) {
+      waiter.resolve({ done: false, value: chunk })
+      return
+    }
+    this.#chunks.push(chunk)
+    this.#length += chunk.length
+    if (this.#length < maxBuffered) return
+    this.#isPaused = true
+    this.#stream.pause()
   }
 
-  #wakeUp(): void {
-    this.#wake?.()
-    this.#wake = undefined
+  #finish(end: { readonly error?: unknown }): void {
+    this.#end ??= end
+    const waiter = this.#waiter
+    this.#waiter = undefined
+    if ('error' in this.#end) waiter?.reject(this.#end.error)
+    else waiter?.resolve({ done: true, value: undefined })
   }
 }
 
