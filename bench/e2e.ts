@@ -364,13 +364,13 @@ const partRuns = {
         await inTurns<RequestsResult>(
           wire,
           quick ? 5 : 9,
-          (runner) => runner.ask('requests', [quick ? 20 : 60]),
+          (runner) => runner.ask('requests', [quick ? 20 : 100]),
           (all) => ({
             firstDelta: median(all.map(({ firstDelta }) => firstDelta)),
             cpu: median(all.map(({ cpu }) => cpu)),
           }),
           figures,
-          (runner) => runner.ask('warmUp', ['text-6', 'burst', milliseconds * 4]),
+          (runner) => runner.ask('warmUp', ['text-6', 'burst', milliseconds * 12]),
         )
       }
       const first = numbersOf(figures, ({ firstDelta }) => firstDelta)

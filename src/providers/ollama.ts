@@ -241,6 +241,9 @@ async function loadClient({ host, apiKey, fetch, transport, headers }: OllamaOpt
   return client
 }
 
+/** Made once: to note where it is thrown would take longer than all else that is done for a request. */
+const readElsewhere = new Error('The response is read elsewhere.')
+
 /**
  * Sends the request as the SDK does, and takes the response from under it: its reading skips lines that are no JSON, keeps
  * connections open, and prints to the console what it cannot read. A client with no `fetch` to
@@ -260,7 +263,7 @@ async function send(
     for (const [name, value] of Object.entries(headers ?? {})) sent.set(name, value)
     // `fetch` refuses an address with a password in it, and quotes it.
     response ??= await fetch!(withoutPassword(input, sent), { ...init, headers: sent, signal })
-    throw new Error('The response is read elsewhere.')
+    throw readElsewhere
   }
   // One of its own for each request, since the SDK's only means to abort a request aborts all of its instance.
   const derived =
