@@ -60,10 +60,7 @@ hides from an application.
 It sends ${probeNames.length} requests, of ${Object.values(costOf(probeNames, defaultLimit)).join(' output tokens at most, and about ')} input tokens, all together.
 The SDK of the provider must be installed: npx -p fieldstream -p openai@7 fieldstream conformance …
 
-Checks: ${checks
-  .map(({ id }) => id)
-  .join(', ')
-  .replace(/(.{70,90}) /g, '$1\n  ')}
+Checks: ${inLines(checks.map(({ id }) => id))}
 
 Results: ok; differs (harmless to who knows of it); hidden (something that an application
 needs is taken away); failed; not shown (this run could not tell).
@@ -71,6 +68,12 @@ needs is taken away); failed; not shown (this run could not tell).
 Exit codes: 0 nothing hidden, nothing failed; 1 something an application would be hurt by;
 2 wrong usage; 3 could not connect, or the key, the model or the address was refused;
 130 stopped by Ctrl-C, after a report of the checks that were done.`
+
+/** Names, six in a line. */
+function inLines(names: readonly string[]): string {
+  const lines = Array.from({ length: Math.ceil(names.length / 6) }, (_, i) => names.slice(i * 6, i * 6 + 6).join(', '))
+  return lines.join(',\n  ')
+}
 
 export const conformance: Command = {
   summary: 'what a gateway does to a protocol, and what it hides',
