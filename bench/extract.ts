@@ -511,7 +511,7 @@ const table = [
   }),
   ['JSON.parse, ns per character', ...trials.map((trial) => trial.nanosecondsPerCharacter.toFixed(1))],
   [
-    'target of fieldstream',
+    'what fieldstream aims at',
     ...trials.map(({ name, ratios }) => {
       const target = targets[name]
       return target === undefined ? '' : `≤ ${target} ${ratios.get(ours)! <= target ? 'yes' : 'no'}`

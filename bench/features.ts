@@ -159,7 +159,7 @@ async function report(): Promise<void> {
     ...Object.entries(ratios).map(([name, ratio]) => [name, `${ratio.toFixed(ratio < 0.1 ? 3 : 2)}×`]),
   ]
   const hit = ratios['cache(), an answer that was kept']!
-  const verdict = `An answer from the cache may cost ${mostForHit}×: ${hit <= mostForHit ? 'reached' : 'MISSED'} (${hit.toFixed(3)}×).`
+  const verdict = `An answer from the cache is meant to cost ${mostForHit}× at most: ${hit <= mostForHit ? 'reached' : 'missed'} (${hit.toFixed(3)}×).`
   const client = 'StreamingLLMClient, tool'
   const [core, later] = await sizeOf(client)
   const kilobytes = (bytes: number): string => `${(bytes / 1000).toFixed(1)} kB`

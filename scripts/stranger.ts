@@ -64,8 +64,8 @@ const consumer = new Consumer()
 try {
   const { filename } = consumer.pack()
   consumer.install(`./${filename}`, ...installed)
-  consumer.write('quick-start.ts', example)
-  const output = consumer.run(process.execPath, 'quick-start.ts')
+  consumer.write('quick-start.mts', example)
+  const output = consumer.run(process.execPath, 'quick-start.mts')
   if (!output.endsWith('product 2\n')) throw new Error(`The README's example printed:\n${output}`)
   console.log(`the README's example runs in an empty folder after its npm install (${installed.join(', ')})`)
 

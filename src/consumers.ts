@@ -98,7 +98,11 @@ export class Consumers {
     const guarded = this.#guard(type, listener)
     this.#emitter[method](type, guarded as () => void)
     const error = this.#end?.error
-    if (type === 'error' && error) queueMicrotask(() => guarded(error as never))
+    if (type !== 'error' || !error) return
+    queueMicrotask(() => {
+      // Unless it was taken off meanwhile.
+      if (this.#emitter.listeners('error').includes(guarded as () => void)) guarded(error as never)
+    })
   }
 
   off(type: string, listener: Listener): void {
@@ -154,8 +158,8 @@ export class Consumers {
       if (this.#end?.error && type !== 'error') return
       try {
         const result = listener(event)
-        if (result instanceof Promise)
-          result.catch((error: unknown) => this.#onThrown(`A listener for "${type}"`, error))
+        if (typeof (result as PromiseLike<unknown> | undefined)?.then === 'function')
+          Promise.resolve(result).catch((error: unknown) => this.#onThrown(`A listener for "${type}"`, error))
       } catch (error) {
         this.#onThrown(`A listener for "${type}"`, error)
       }

@@ -488,7 +488,7 @@ export class ResponseStream<
 
   // Made once, not for every read.
   readonly #onResult = ({ done, value }: IteratorResult<readonly StreamEvent[], unknown>): void =>
-    this.#onBatch(done ? undefined : (value))
+    this.#onBatch(done ? undefined : value)
   readonly #onReadError = (error: unknown): void => this.#fail(error)
 
   #readOn(): void {

@@ -1,6 +1,6 @@
 import { createServer, type IncomingMessage } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { brotliCompressSync, deflateSync, gzipSync } from 'node:zlib'
+import { brotliCompressSync, deflateSync, gzipSync, zstdCompressSync } from 'node:zlib'
 import { StreamingLLMClient } from 'fieldstream'
 import { anthropic, type AnthropicOptions } from 'fieldstream/anthropic'
 import { ollama } from 'fieldstream/ollama'
@@ -70,12 +70,36 @@ describe("Node's transport", () => {
     ['gzip', gzipSync],
     ['deflate', deflateSync],
     ['br', brotliCompressSync],
+    ['zstd', zstdCompressSync],
+    ['GZIP', gzipSync],
   ])('reads what a server compresses unasked (%s), and notices where that is cut', async (encoding, compress) => {
     const compressed = compress(body)
     const whole = await serve(compressed, { 'content-encoding': encoding })
     expect((await textOf({ baseURL: whole.baseURL }).final()).text).toBe(wholeText)
     const cut = await serve(compressed.subarray(0, -20), { 'content-encoding': encoding })
     await expect(textOf({ baseURL: cut.baseURL }).final()).rejects.toMatchObject({ code: 'stream_truncated' })
+  })
+
+  test('ends a read that is pending when it is left, as fetch does', async () => {
+    const server = createServer((_, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' }).write(': alive\n\n')
+    })
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    onTestFinished(() => server.close().closeAllConnections())
+    const baseURL = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+    for (const transport of ['fetch', 'node'] as const) {
+      const { signal } = new AbortController()
+      const target = { provider: 'anthropic', model: 'model-a' }
+      const reads = anthropic({ model: 'model-a', apiKey: 'none', baseURL, transport }).stream(
+        { messages },
+        { signal, target, attempt: 1 },
+      ).batches!()
+      await reads.next()
+      await reads.next()
+      const pending = reads.next()
+      await reads.return?.()
+      expect(await pending).toEqual({ done: true, value: undefined })
+    }
   })
 
   test('a fetch of the application goes before it', async () => {

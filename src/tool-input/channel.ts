@@ -83,7 +83,7 @@ class ChannelReads implements Batches {
   }
 
   readonly #onBatch = ({ done, value: batch }: IteratorResult<readonly StreamEvent[], unknown>): Result => {
-    if (done) return { done, value: undefined }
+    if (done) return this.#atEnd()
     try {
       for (const event of batch) {
         // What the failed attempt had begun is no part of the new one.
@@ -97,6 +97,12 @@ class ChannelReads implements Batches {
     }
     // Also where it is empty: that something came counts, for limits of time and for metrics.
     return { done: false, value: this.#taken() }
+  }
+
+  /** A source that ends without evidence: what was held back still came. */
+  #atEnd(): Result {
+    this.#reader?.release(this.#out)
+    return this.#out.length > 0 ? { done: false, value: this.#taken() } : { done: true, value: undefined }
   }
 
   /** What the reader itself found wrong comes after what it had read of the same batch. */

@@ -8,8 +8,11 @@ export interface OwnConnection {
   readonly transport?: 'fetch' | 'node' | undefined
 }
 
+let loaded: typeof import('./node-transport.ts') | undefined
+
 async function nodeFetch(...given: Parameters<typeof globalThis.fetch>): Promise<Response> {
-  return (await import('./node-transport.ts')).nodeFetch(...given)
+  loaded ??= await import('./node-transport.ts')
+  return loaded.nodeFetch(...given)
 }
 
 /**

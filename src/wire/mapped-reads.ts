@@ -48,9 +48,9 @@ export class MappedReads implements Batches {
   next(): Promise<IteratorResult<readonly StreamEvent[], undefined>> {
     const failure = this.#failure
     this.#failure = undefined
+    if (failure) return Promise.reject(failure)
+    if (this.#isOver) return Promise.resolve(over)
     try {
-      if (failure) throw failure
-      if (this.#isOver) return Promise.resolve(over)
       const answer = this.#answer
       if (!answer) return this.#open()
       if (answer.mapper.hasEnded() || this.#isAtEnd) return Promise.resolve(this.#end())
@@ -78,6 +78,7 @@ export class MappedReads implements Batches {
 
   readonly #onRead = (pieces: readonly unknown[] | undefined): IteratorResult<readonly StreamEvent[], undefined> => {
     const answer = this.#answer!
+    if (this.#isOver) return over
     try {
       if (pieces) return { done: false, value: answer.mapper.push(pieces, answer) }
       this.#source.signal.throwIfAborted()
@@ -90,8 +91,10 @@ export class MappedReads implements Batches {
 
   /** Gives out what had come, then throws. */
   readonly #onError = (cause: unknown): IteratorResult<readonly StreamEvent[], undefined> => {
-    const rest = this.#isOver ? [] : (this.#answer?.mapper.rest() ?? [])
     const failure = this.#source.toError(cause, this.#answer)
+    // Whoever left waits for nothing.
+    if (this.#isOver) return over
+    const rest = this.#answer?.mapper.rest() ?? []
     this.#end()
     if (rest.length === 0) throw failure
     this.#failure = failure

@@ -1,5 +1,5 @@
 import type { ClientRequest, IncomingMessage } from 'node:http'
-import type { Readable } from 'node:stream'
+import type { Readable, Transform } from 'node:stream'
 import { UsageError } from '../errors.ts'
 
 /** How much is taken in before anybody reads it. */
@@ -51,6 +51,7 @@ class NodeBody implements Reader {
   }
 
   cancel(): Promise<void> {
+    this.#finish({})
     this.#stream.destroy()
     return Promise.resolve()
   }
@@ -96,7 +97,12 @@ export const nodeFetch: typeof globalThis.fetch = async (input, init = {}) => {
     sent.on('error', (error) => reject(signal?.aborted ? (signal.reason as Error) : toFetchError(error)))
     sent.end(body)
   })
-  return toResponse(message)
+  try {
+    return toResponse(message)
+  } catch (error) {
+    message.destroy()
+    throw error
+  }
 }
 
 /** As `fetch` has it. Node calls it a reset, too, when the other side closes the connection in good order. */
@@ -115,18 +121,22 @@ function toResponse(message: IncomingMessage): Response {
   // Of what a `Response` cannot be made with, servers send some.
   const isRegular = status >= 200 && status <= 599
   const response = new Response(null, { status: isRegular ? status : 500, statusText, headers })
-  const body = new NodeBody(decoded(message, headers.get('content-encoding')))
+  const body = new NodeBody(decoded(message, headers.get('content-encoding')?.toLowerCase()))
   return Object.defineProperties(response, { body: { value: body }, ...(!isRegular && { status: { value: status } }) })
 }
 
 /** The body without the compression that a server used unasked. */
-function decoded(message: IncomingMessage, encoding: string | null): Readable {
-  const { createBrotliDecompress, createUnzip } = module('node:zlib')
-  const decoder = /^(?:x-)?gzip$|^deflate$/.test(encoding ?? '')
-    ? createUnzip()
-    : encoding === 'br'
-      ? createBrotliDecompress()
-      : undefined
+function decoded(message: IncomingMessage, encoding: string | undefined): Readable {
+  const zlib = module('node:zlib')
+  const decoders: Readonly<Record<string, (() => Transform) | undefined>> = {
+    gzip: zlib.createGunzip,
+    'x-gzip': zlib.createGunzip,
+    deflate: zlib.createInflate,
+    br: zlib.createBrotliDecompress,
+    // Node 22.15 and later.
+    zstd: zlib.createZstdDecompress,
+  }
+  const decoder = decoders[encoding ?? '']?.()
   if (!decoder) return message
   message.on('error', (error) => decoder.destroy(error))
   decoder.on('close', () => message.destroy())

@@ -96,7 +96,7 @@ function checkConnection(
   const isRecord = typeof headers === 'object' && (headers as unknown) !== null && !(Symbol.iterator in headers)
   if (headers !== undefined && !(isRecord && Object.values(headers).every((value) => typeof value === 'string')))
     throw new UsageError('invalid_argument', `\`headers\` of ${caller}() must be an object of texts: { name: value }.`)
-  checkLimits(`\`limits\` of ${caller}()`, limits, ['maxEventLength'] satisfies (keyof WireLimits)[])
+  checkLimits(`\`limits\` of ${caller}()`, limits, ['maxEventLength', 'maxStrayLines'] satisfies (keyof WireLimits)[])
 }
 
 /** The key for a client made here. `needsNone`: a gateway, or a `fetch` of one's own, may need none. */

@@ -26,10 +26,6 @@ describe.for(rows.filter(({ cases }) => cases))('$number $title', (row) => {
   })
 })
 
-describe.for(rows.filter(({ later }) => later))('$number $title', ({ later }) => {
-  test.todo(`not part of the library yet: ${later!}`)
-})
-
 test('nothing is ever written to the console', () => {
   onTestFinished(() => methods.forEach((method) => method.mockRestore()))
   for (const method of methods) expect(method.mock.calls).toEqual([])

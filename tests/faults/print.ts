@@ -2,7 +2,7 @@ import type { Row } from './row.ts'
 import type { Result } from './run-row.ts'
 
 /** A row of the matrix for people to read, with what was observed. */
-export function printRow({ number, title, later, heldBy }: Row, results: readonly Result[]): string {
+export function printRow({ number, title, heldBy }: Row, results: readonly Result[]): string {
   // One line for all providers that do the same.
   const groups = Map.groupBy(
     results.filter(({ row }) => row === number),
@@ -10,7 +10,6 @@ export function printRow({ number, title, later, heldBy }: Row, results: readonl
   )
   return [
     `${String(number).padStart(3)}  ${title}`,
-    ...(later ? [`       not part of the library yet: ${later}`] : []),
     ...(heldBy ? [`       held by ${heldBy}`] : []),
     ...[...groups.values()].flatMap(printGroup),
     '',

@@ -57,8 +57,6 @@ export interface Row {
   readonly title: string
   /** The cases on one wire; none where the wire cannot have the fault. */
   readonly cases?: (lab: Lab) => readonly Case[]
-  /** The part of the library that the row is about, which does not exist yet. */
-  readonly later?: string
   /** The test that holds the row, where it is not this one. */
   readonly heldBy?: string
 }

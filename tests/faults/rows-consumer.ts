@@ -486,7 +486,26 @@ export const consumerRows: readonly Row[] = [
       ]
     },
   },
-  { number: 112, title: 'one of many requests in a batch fails', later: 'batches' },
+  {
+    number: 112,
+    title: 'one of many requests in a batch fails',
+    cases: () => [
+      {
+        promised: 'server_error; the others complete',
+        async check(lab) {
+          const { head, wire, good } = lab
+          const failing: Script = [head({ 'content-type': 'application/json' }, { status: 500 }), wire.failure(500)]
+          const server = await lab.serve((index) => (index === 3 ? failing : good))
+          const client = new StreamingLLMClient({ provider: lab.provider({ baseURL: server.baseURL }) })
+          const outcomes = await Promise.allSettled(Array.from({ length: 8 }, () => client.stream(request).final()))
+          const ends = outcomes.map((outcome) =>
+            outcome.status === 'fulfilled' ? outcome.value.text : (outcome.reason as LLMError).code,
+          )
+          assert.deepEqual(ends.sort(), [...Array<string>(7).fill(planted.text), 'server_error'].sort())
+        },
+      },
+    ],
+  },
   {
     number: 113,
     title: 'the clock on the wall is set',

@@ -31,7 +31,7 @@ function faultTable(): string {
   return tableOf([
     ['faults', 'rows', ...wires.map(({ name }) => name)],
     ...groups.map(([title, from, to]) => {
-      const some = rows.filter(({ number, later }) => number >= from && number <= to && !later)
+      const some = rows.filter(({ number }) => number >= from && number <= to)
       return [title, String(some.length), ...wires.map(({ name }) => count(some, name))]
     }),
   ])
