@@ -2,10 +2,7 @@
  * What each feature costs, as a multiple of the same answer streamed without it: in CPU time of the whole process, the official
  * SDK included, and in bytes of a bundle. Medians of rounds in which all take turns, within one run.
  */
-import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
-import { gzipSync } from 'node:zlib'
-import { build } from 'esbuild'
 import {
   cache,
   type ClientOptions,
@@ -107,35 +104,6 @@ async function cpuOf(ask: Ask): Promise<number> {
   return (user + system) / answersPerRound
 }
 
-/** Bytes, minified and gzipped: of what is loaded at once, and of what may be loaded later. */
-async function sizeOf(names: string): Promise<readonly [number, number]> {
-  const root = fileURLToPath(new URL('..', import.meta.url))
-  const { outputFiles, metafile } = await build({
-    stdin: { contents: `export { ${names} } from './src/index.ts'`, resolveDir: root, loader: 'ts' },
-    bundle: true,
-    minify: true,
-    splitting: true,
-    format: 'esm',
-    platform: 'neutral',
-    mainFields: ['module', 'main'],
-    outdir: 'out',
-    absWorkingDir: root,
-    write: false,
-    metafile: true,
-    external: ['p-queue', 'lru-cache'],
-  })
-  const entry = Object.entries(metafile.outputs).find(([, { entryPoint }]) => entryPoint !== undefined)![0]
-  const atOnce = new Set([entry])
-  for (const name of atOnce)
-    for (const { path, kind } of metafile.outputs[name]!.imports) if (kind === 'import-statement') atOnce.add(path)
-  const sizes: [number, number] = [0, 0]
-  for (const { path, contents } of outputFiles) {
-    const isAtOnce = [...atOnce].some((name) => path.endsWith(name))
-    sizes[isAtOnce ? 0 : 1] += gzipSync(contents).length
-  }
-  return sizes
-}
-
 const times = new Map(Object.keys(variants).map((name) => [name, [] as number[]]))
 for (let round = 0; round < rounds + 5; round++) {
   // The first rounds warm up.
@@ -160,29 +128,8 @@ async function report(): Promise<void> {
   ]
   const hit = ratios['cache(), an answer that was kept']!
   const verdict = `An answer from the cache is meant to cost ${mostForHit}× at most: ${hit <= mostForHit ? 'reached' : 'missed'} (${hit.toFixed(3)}×).`
-  const client = 'StreamingLLMClient, tool'
-  const [core, later] = await sizeOf(client)
-  const kilobytes = (bytes: number): string => `${(bytes / 1000).toFixed(1)} kB`
-  const parts = [
-    'timeout',
-    'retry',
-    'fallback',
-    'nonStreaming',
-    'rateLimit',
-    'cache',
-    'xmlTools',
-    'ToolStreamAccumulator',
-  ]
-  const sizes: string[][] = [
-    ['', 'min + gzip'],
-    [client, kilobytes(core)],
-    ['and when first used', kilobytes(later)],
-  ]
-  for (const name of parts) sizes.push([`+ ${name}`, kilobytes((await sizeOf(`${client}, ${name}`))[0] - core)])
-  const bundle = 'A bundle of the core, and what each part adds to it:'
-  console.log(`${machine()}. ${note}\n\n${toText(costs)}\n\n${verdict}\n\n${bundle}\n\n${toText(sizes)}`)
+  console.log(`${machine()}. ${note}\n\n${toText(costs)}\n\n${verdict}`)
   if (flags.write) {
-    const section = [note, toMarkdown(costs), verdict, bundle, toMarkdown(sizes), `${machine()}.`].join('\n\n')
-    await writeSections({ 'bench:features': section })
+    await writeSections({ 'bench:features': [note, toMarkdown(costs), verdict, `${machine()}.`].join('\n\n') })
   }
 }

@@ -21,7 +21,10 @@ const later = [
 ]
 
 /** Kilobytes of a bundle of what `imports` names, and of what of it is loaded at once. */
-async function kilobytesOf(imports: Readonly<Record<string, string>>): Promise<number> {
+async function kilobytesOf(
+  imports: Readonly<Record<string, string>>,
+  without: readonly string[] = sdks,
+): Promise<number> {
   const contents = Object.entries(imports).map(([from, names]) => `export { ${names} } from '${from}'`)
   const { outputFiles } = await build({
     stdin: { contents: contents.join('\n'), resolveDir: root },
@@ -31,7 +34,7 @@ async function kilobytesOf(imports: Readonly<Record<string, string>>): Promise<n
     platform: 'node',
     write: false,
     logLevel: 'error',
-    external: [...sdks, ...later, 'p-queue', 'lru-cache', '@opentelemetry/api'],
+    external: [...without, ...later, 'p-queue', 'lru-cache', '@opentelemetry/api'],
   })
   return gzipSync(outputFiles[0]!.contents, { level: 9 }).length / 1000
 }
@@ -60,13 +63,21 @@ for (const [name, imports] of providers) {
 }
 const all = Object.assign({}, client, ...providers.map(([, imports]) => imports)) as Record<string, string>
 rows.push(['client and all five', toFigure(await kilobytesOf(all)), ''])
-const middleware = 'StreamingLLMClient, tool, retry, fallback, timeout, cache, rateLimit, nonStreaming, xmlTools'
-rows.push(['client and all middleware', toFigure(await kilobytesOf({ './src/index.ts': middleware })), ''])
+for (const name of ['timeout', 'retry', 'fallback', 'nonStreaming', 'rateLimit', 'cache', 'xmlTools']) {
+  const both = await kilobytesOf({ './src/index.ts': `StreamingLLMClient, tool, ${name}` })
+  rows.push([`client and \`${name}()\``, toFigure(both), toFigure(both - alone)])
+}
+const withSdk = await kilobytesOf({ ...client, ...anthropic, '@anthropic-ai/sdk': 'Anthropic' }, [])
+rows.push(['client, `anthropic()` and the SDK that it needs', toFigure(withSdk), ''])
 const aiSdk = await kilobytesOf({ ai: 'streamText, tool, Output', '@ai-sdk/anthropic': 'createAnthropic' })
-rows.push([`AI SDK ${versionOf('ai')}: \`streamText\` and its Anthropic provider`, toFigure(aiSdk), ''])
+rows.push([
+  `AI SDK ${versionOf('ai')}: \`streamText\` and its Anthropic provider, which need no SDK`,
+  toFigure(aiSdk),
+  '',
+])
 
-const table = [['', 'kB', 'beside `anthropic()`, kB'], ...rows]
+const table = [['', 'kB', 'adds, kB'], ...rows]
 const note =
-  'Bundled by esbuild, minified and gzipped, without the official SDKs and without what is loaded when it is first used. Last: what a second provider adds.'
+  'Bundled by esbuild, minified and gzipped, without the official SDKs but where they are named, and without what is loaded when it is first used. Last: what a provider adds beside `anthropic()`, and all else beside the client.'
 console.log(`${note}\n\n${toText(table)}`)
 if (flags.write) await writeSections({ 'bench:size': `${note}\n\n${toMarkdown(table)}` })
