@@ -888,6 +888,10 @@ describe('a listener', () => {
     await turn()
     expect(early.mock.calls).toEqual([[error]])
     expect(late.mock.calls).toEqual([[error], [error]])
+    const left = vi.fn()
+    stream.on('error', left).off('error', left)
+    await turn()
+    expect(left).not.toHaveBeenCalled()
   })
 
   test('that throws or rejects is reported to onError, and stops neither the run nor the others', async () => {
@@ -904,10 +908,12 @@ describe('a listener', () => {
       .once('finish', () => {
         throw fault
       })
+      // As promises of other libraries are.
+      .on('finish', () => ({ then: (_: unknown, reject: (error: Error) => void) => reject(fault) }))
     expect((await stream.final()).text).toBe('abc')
     await turn()
     expect(heard).toHaveBeenCalledOnce()
-    expect(onError).toHaveBeenCalledTimes(5)
+    expect(onError).toHaveBeenCalledTimes(6)
     for (const [error] of onError.mock.calls as [LLMError][]) {
       expect(error).toBeInstanceOf(ConsumerError)
       expect(error).toMatchObject({ code: 'consumer_error', cause: fault })

@@ -9,7 +9,8 @@ import {
   tool,
   UsageError,
 } from 'fieldstream'
-import { anthropic } from 'fieldstream/anthropic'
+import { anthropic, type WireLimits } from 'fieldstream/anthropic'
+import { gemini } from 'fieldstream/gemini'
 import { ollama } from 'fieldstream/ollama'
 import { openai, openaiChat } from 'fieldstream/openai'
 import { replayFetch, simulate } from 'fieldstream/testing'
@@ -297,4 +298,9 @@ test('a replay that runs out of recordings says so, through the SDK', async () =
   const messages = [{ role: 'user', content: 'Hello' }] as const
   await client.stream({ messages }).final()
   await expect(client.stream({ messages }).final()).rejects.toThrow('replayFetch has 1 recordings and got request 2')
+})
+
+test.each([anthropic, openai, openaiChat, ollama, gemini])('every limit of the wire can be set: %o', (create) => {
+  const limits: Required<WireLimits> = { maxEventLength: 1000, maxStrayLines: 10 }
+  expect(create({ model: 'x', apiKey: 'none', limits }).model).toBe('x')
 })
