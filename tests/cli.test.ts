@@ -917,6 +917,16 @@ describe('replay', () => {
     expect((await fetch(address)).headers.get('access-control-allow-origin')).toBe('*')
   })
 
+  test('listens for each piece only until the client has taken it', async () => {
+    const reads = Array.from({ length: 30 }, () => 100_000)
+    const body = 'x'.repeat(30 * 100_000)
+    const command = await listen(['replay', fixtures([{ body, reads }])])
+    expect((await fetch(command.address).then((response) => response.text())).length).toBe(body.length)
+    command.child.kill('SIGINT')
+    await command.ended
+    expect(command.stderr).not.toContain('MaxListenersExceededWarning')
+  })
+
   test('finds the answer to the same request', async () => {
     const file = join(folder(), 'answers.json')
     const byQuestion: Spoil = ({ frames }, { body }) => ({
