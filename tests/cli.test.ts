@@ -841,7 +841,8 @@ describe('record', () => {
       headers: { 'content-type': 'application/json', 'set-cookie': 'planted=1' },
       frames: [JSON.stringify({ error: { message: `No such key: ${headers.authorization!.replace('Bearer ', '')}` } })],
     }))
-    const { address, child, ended, ...command } = await listen(['record', '--out', file, '--base-url', baseURL])
+    const command = await listen(['record', '--out', file, '--base-url', baseURL])
+    const { address, child, ended } = command
     expect(await rejectionOf(ask(chat({ baseURL: address })).final())).toMatchObject({ code: 'authentication' })
     await until(() => command.stderr.includes('chat/completions') || child.exitCode !== null, 1000)
     child.kill('SIGINT')
