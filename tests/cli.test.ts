@@ -749,6 +749,7 @@ describe('the exit code is', () => {
   test('0 for help, which says them all', async () => {
     const all = await run(['--help'])
     expect(all).toMatchObject({ exitCode: 0, stderr: '' })
+    expect(all.stdout).toContain('fieldstream --version')
     for (const name of ['conformance', 'record', 'replay']) {
       expect(all.stdout).toContain(`  ${name}`)
       const { exitCode, stdout } = await run([name, '--help'])
@@ -761,6 +762,11 @@ describe('the exit code is', () => {
       }
     }
   })
+})
+
+test('--version prints that of the package', async () => {
+  const { version } = JSON.parse(readDocument('package.json')) as { version: string }
+  expect(await run(['--version'])).toEqual({ exitCode: 0, stdout: `${version}\n`, stderr: '' })
 })
 
 // ------------------------------------------------------------------------------------------------------- record and replay
