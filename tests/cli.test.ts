@@ -757,6 +757,9 @@ describe('the exit code is', () => {
       expect(stdout).toContain(`Usage: fieldstream ${name}`)
       expect(stdout).toMatch(/Exit codes: 0 .*2\s+wrong usage/s)
       if (name === 'conformance') {
+        const codes = [...readDocument('docs/cli.md').matchAll(/^\| (\d+) +\|/gm)].map(([, code]) => code!)
+        expect(codes).toContain('70')
+        for (const code of codes) expect(stdout).toMatch(new RegExp(`[ \\n]${code} \\w`))
         expect(stdout).toContain('7 requests')
         for (const id of await allIds()) expect(stdout).toContain(id)
       }

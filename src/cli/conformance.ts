@@ -67,7 +67,8 @@ needs is taken away); failed; not shown (this run could not tell).
 
 Exit codes: 0 nothing hidden, nothing failed; 1 something an application would be hurt by;
 2 wrong usage; 3 could not connect, or the key, the model or the address was refused;
-130 stopped by Ctrl-C, after a report of the checks that were done.`
+70 a fault of fieldstream itself; 130 stopped by Ctrl-C, after a report of the checks that
+were done.`
 
 /** Names, six in a line. */
 function inLines(names: readonly string[]): string {
