@@ -692,6 +692,7 @@ describe('the exit code is', () => {
     ],
     ['an unknown check', [...usual, '--only', 'colour'], "There is no check 'colour'. There are: redirect,"],
     ['an unknown option of a provider', [...usual, '--option', 'colour=red'], '`colour`'],
+    ['an option that the command sets', [...usual, '--option', 'client=1'], '--option cannot set `client`.'],
     ['a variable that is not set', [...usual, '--api-key-env', 'NO_SUCH_KEY'], 'NO_SUCH_KEY is not set'],
     ['a malformed header', [...usual, '--header', 'planted'], "--header takes 'name: value'."],
     ['a limit that is no number', [...usual, '--timeout', 'soon'], '--timeout must be a whole number'],
@@ -703,6 +704,25 @@ describe('the exit code is', () => {
     expect(stderr).toContain(message)
     expect(stderr).not.toContain('planted')
     expect({ exitCode, stdout }).toEqual({ exitCode: 2, stdout: '' })
+  })
+
+  test('2 for what the provider would refuse, before anything is announced, with nothing in the words that only code can pass', async () => {
+    const option = await run([...usual, '--option', 'colour=red'])
+    expect(option.exitCode).toBe(2)
+    expect(option.stderr).toMatch(/^openaiChat\(\) has no option `colour`\. Its options: [\w, ]+\.\n$/)
+    expect(option.stderr).toContain('maxTokensName')
+    expect(option.stderr).not.toMatch(/\b(client|fetch|baseURL)\b/)
+    const hook = `import { registerHooks } from 'node:module'
+      registerHooks({
+        resolve(specifier, context, next) {
+          if (specifier === 'openai') throw Object.assign(new Error('none'), { code: 'ERR_MODULE_NOT_FOUND' })
+          return next(specifier, context)
+        },
+      })`
+    const imported = `--import=data:text/javascript,${encodeURIComponent(hook)}`
+    const sdk = await run(usual, { NODE_OPTIONS: imported })
+    expect(sdk.exitCode).toBe(2)
+    expect(sdk.stderr).toMatch(/^openaiChat\(\) needs the official SDK: `npm install openai@\S+`\.\n$/)
   })
 
   test('3 where nobody listens, or the key or the model is refused', async () => {

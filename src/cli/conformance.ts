@@ -111,6 +111,7 @@ export const conformance: Command = {
       timeoutMs: toInteger('timeout', values.timeout ?? String(defaultTimeout), { min: 100 }),
       signal,
     }
+    await checkProvider(session)
     const needed = neededProbes(chosen)
     const { outputTokens } = costOf(needed, session.maxTokens)
     const title = `${name}, ${session.baseURL}, model ${session.model}`
@@ -337,15 +338,54 @@ function observe({ protocol, timeoutMs, signal }: Session, closesWithReader = fa
   return new Observer({ timeoutMs, graceMs, signal, isOver, closesWithReader })
 }
 
-/** One request by the library. */
-async function askThrough(
-  session: Session,
-  ask: (client: StreamingLLMClient) => Promise<LLMResponse>,
-  closesWithReader = false,
-): Promise<Probe> {
+/** Options of providers that are made of others of this command, or hold code. */
+const unsettable: readonly string[] = [
+  'model',
+  'client',
+  'apiKey',
+  'baseURL',
+  'host',
+  'fetch',
+  'transport',
+  'headers',
+  'vertexai',
+  'project',
+  'location',
+]
+
+/** Whether the SDK is there and the options are taken, by a request that goes nowhere. */
+async function checkProvider(session: Session): Promise<void> {
+  const reserved = Object.keys(session.options).find((name) => unsettable.includes(name))
+  if (reserved !== undefined) throw new CommandError(`--option cannot set \`${reserved}\`.`)
+  let isSent = false
+  try {
+    const client = await createClient(session, () => {
+      isSent = true
+      return Promise.reject(new TypeError('This request goes nowhere.'))
+    })
+    await client.stream({ messages: [{ role: 'user', content: 'Hello' }] }).final()
+  } catch (error) {
+    if (isSent) return
+    if (!isLLMError(error)) throw error
+    throw new CommandError(withoutCode(error.message))
+  }
+}
+
+/** The library's words, without what only code can pass. */
+function withoutCode(message: string): string {
+  return message.replace(', or pass `client`', '').replace(/(?<= Its options: )[\w, ]+/, (names) =>
+    names
+      .split(', ')
+      .filter((name) => !unsettable.includes(name))
+      .join(', '),
+  )
+}
+
+async function createClient(session: Session, fetch: typeof globalThis.fetch): Promise<StreamingLLMClient> {
   const { protocol, model, baseURL, key, headers, options, timeoutMs } = session
-  const observer = observe(session, closesWithReader)
-  const fetch = withoutOtherKeys(observer.fetch, key, headers)
+  const whole = await protocol.create({ ...options, model, apiKey: key ?? 'none', baseURL, headers, fetch })
+  // What is refused as a stream is not asked for in one piece.
+  const provider: Provider = { ...whole, generate: undefined! }
   const limits = timeout({
     firstByte: false,
     firstOutput: false,
@@ -353,13 +393,22 @@ async function askThrough(
     progress: false,
     total: timeoutMs + 1000,
   })
+  return new StreamingLLMClient({ provider, middleware: [limits] })
+}
+
+/** One request by the library. */
+async function askThrough(
+  session: Session,
+  ask: (client: StreamingLLMClient) => Promise<LLMResponse>,
+  closesWithReader = false,
+): Promise<Probe> {
+  const { protocol, key, headers } = session
+  const observer = observe(session, closesWithReader)
+  const fetch = withoutOtherKeys(observer.fetch, key, headers)
   let response: LLMResponse | undefined
   let error: LLMError | undefined
   try {
-    const whole = await protocol.create({ ...options, model, apiKey: key ?? 'none', baseURL, headers, fetch })
-    // What is refused as a stream is not asked for in one piece.
-    const provider: Provider = { ...whole, generate: undefined! }
-    response = await ask(new StreamingLLMClient({ provider, middleware: [limits] }))
+    response = await ask(await createClient(session, fetch))
   } catch (caught) {
     if (!isLLMError(caught)) throw caught
     error = caught
