@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type IncomingHttpHeaders, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -683,7 +683,12 @@ describe('the exit code is', () => {
     ['no command', [], 'Usage: fieldstream <command>'],
     ['an unknown command', ['conform'], "There is no command 'conform'. There are: conformance, record, replay."],
     ['an unknown option', [...usual, '--loud'], "Unknown option '--loud'."],
-    ['no address', ['conformance', '--provider', 'openai', '--model', 'm'], '--base-url is missing.'],
+    [
+      'nothing to go by',
+      ['conformance'],
+      'Missing: --base-url; --provider; --model. See: fieldstream conformance --help',
+    ],
+    ['no address', ['conformance', '--provider', 'openai', '--model', 'm'], 'Missing: --base-url. See'],
     ['a password in the address', [...usual, '--base-url', 'https://a:b@gateway.example'], 'takes no user'],
     [
       'an unknown provider',
@@ -696,7 +701,24 @@ describe('the exit code is', () => {
     ['a variable that is not set', [...usual, '--api-key-env', 'NO_SUCH_KEY'], 'NO_SUCH_KEY is not set'],
     ['a malformed header', [...usual, '--header', 'planted'], "--header takes 'name: value'."],
     ['a limit that is no number', [...usual, '--timeout', 'soon'], '--timeout must be a whole number'],
-    ['no file', ['record', '--provider', 'openai'], '--out is missing.'],
+    ['nothing to record', ['record'], 'Missing: --out; --provider or --base-url. See: fieldstream record --help'],
+    ['no file', ['record', '--provider', 'openai'], 'Missing: --out. See'],
+    [
+      'a file in no folder',
+      ['record', '--provider', 'openai', '--out', 'no-such-folder/answers.json'],
+      'Cannot write no-such-folder/answers.json: ENOENT. --out needs a folder that exists',
+    ],
+    [
+      'a folder as file',
+      ['record', '--provider', 'openai', '--out', 'tests', '--overwrite'],
+      'tests is a folder; --out names a file.',
+    ],
+    ['nothing to replay', ['replay'], 'Missing: FILE. See: fieldstream replay --help'],
+    [
+      'an unknown pace',
+      ['replay', 'package.json', '--pace', 'foo'],
+      "--pace must be 'original', 'burst' or a whole number of milliseconds; got 'foo'.",
+    ],
     ['no fixtures', ['replay', 'no-such-file.json'], 'Cannot read no-such-file.json: ENOENT.'],
     ['an unknown fault', ['replay', 'package.json', '--fault', 'slow'], '--fault must be cut@N'],
   ])('2 for wrong usage: %s', async (_, args, message) => {
@@ -893,6 +915,31 @@ describe('record', () => {
     const again = await run(['record', '--out', file, '--base-url', gateway.baseURL])
     expect(again.exitCode).toBe(2)
     expect(again.stderr).toContain('--overwrite')
+  })
+
+  test('leaves nothing behind where nothing was recorded', async () => {
+    const path = folder()
+    const { child, ended } = await listen(['record', '--out', join(path, 'a.json'), '--provider', 'openai'])
+    child.kill('SIGINT')
+    expect(await ended).toBe(0)
+    expect(readdirSync(path)).toEqual([])
+  })
+
+  test('says at once that an answer could not be written, and keeps those before it', async () => {
+    const file = join(folder(), 'answers.json')
+    const { baseURL } = await startGateway('openai-chat')
+    const command = await listen(['record', '--out', file, '--base-url', baseURL, '--count', '3'])
+    const { address } = command
+    expect((await ask(chat({ baseURL: address })).final()).text).toBe(textAnswer)
+    await until(() => command.stderr.includes('200'), 1000)
+    // In the way of the next write.
+    mkdirSync(`${file}.part`)
+    expect((await ask(chat({ baseURL: address })).final()).text).toBe(textAnswer)
+    expect(await command.ended).toBe(1)
+    const [failure, kept] = command.stderr.trim().split('\n').slice(-2)
+    expect(failure).toBe(`Cannot write ${file}: EISDIR. The recording ends without this answer.`)
+    expect(kept).toBe(`1 answer in ${file}`)
+    expect(JSON.parse(readFileSync(file, 'utf8'))).toHaveLength(1)
   })
 
   test('breaks off where the service does', async () => {

@@ -93,7 +93,12 @@ export const conformance: Command = {
       json: { type: 'boolean' },
     })
     if (positionals.length > 0) throw new CommandError(`Unexpected argument '${positionals[0]!}'.`)
-    const name = required('provider', values.provider)
+    const given = required('conformance', {
+      '--base-url': values['base-url'],
+      '--provider': values.provider,
+      '--model': values.model,
+    })
+    const name = given['--provider']
     const protocol = Object.hasOwn(protocols, name) ? protocols[name]! : undefined
     if (!protocol) throw new CommandError(`--provider must be one of: ${Object.keys(protocols).join(', ')}.`)
     const headers = toHeaders(values.header)
@@ -102,8 +107,8 @@ export const conformance: Command = {
     const chosen = chooseChecks(values.only)
     const session: Session = {
       protocol,
-      baseURL: toBaseURL(required('base-url', values['base-url'])),
-      model: required('model', values.model),
+      baseURL: toBaseURL(given['--base-url']),
+      model: given['--model'],
       key,
       headers,
       options: toOptions(values.option),
