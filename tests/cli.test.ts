@@ -942,6 +942,15 @@ describe('record', () => {
     expect(JSON.parse(readFileSync(file, 'utf8'))).toHaveLength(1)
   })
 
+  test('keeps what came from a path that is no address by itself', async () => {
+    const file = join(folder(), 'answers.json')
+    const { baseURL } = await startGateway('anthropic')
+    const { address, ended } = await listen(['record', '--out', file, '--base-url', baseURL, '--count', '1'])
+    await fetch(`${address}//`, { method: 'POST', body: '{"stream":true}' }).then((response) => response.text())
+    expect(await ended).toBe(0)
+    expect(JSON.parse(readFileSync(file, 'utf8'))).toMatchObject([{ request: { path: '//' } }])
+  })
+
   test('breaks off where the service does', async () => {
     const file = join(folder(), 'answers.json')
     const { baseURL } = await startGateway('openai-chat', ({ frames }) => ({
