@@ -113,6 +113,8 @@ try {
   if (status !== 2 || !stderr.includes('npm install openai@'))
     throw new Error(`The command without an SDK ended with ${String(status)}:\n${stderr}`)
   console.log('the command runs from the tarball, and says which SDK is missing')
+  const version = consumer.run('npx', 'fieldstream', '--version').trim()
+  if (version !== manifest.version) throw new Error(`fieldstream --version printed ${version}`)
   consumer.install('@anthropic-ai/sdk', 'openai', 'ollama', '@google/genai', 'zod', '@types/node')
 
   const example = readFileSync(join(root, 'examples/quick-start.ts'), 'utf8')

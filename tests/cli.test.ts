@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type IncomingHttpHeaders, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -683,7 +683,12 @@ describe('the exit code is', () => {
     ['no command', [], 'Usage: fieldstream <command>'],
     ['an unknown command', ['conform'], "There is no command 'conform'. There are: conformance, record, replay."],
     ['an unknown option', [...usual, '--loud'], "Unknown option '--loud'."],
-    ['no address', ['conformance', '--provider', 'openai', '--model', 'm'], '--base-url is missing.'],
+    [
+      'nothing to go by',
+      ['conformance'],
+      'Missing: --base-url; --provider; --model. See: fieldstream conformance --help',
+    ],
+    ['no address', ['conformance', '--provider', 'openai', '--model', 'm'], 'Missing: --base-url. See'],
     ['a password in the address', [...usual, '--base-url', 'https://a:b@gateway.example'], 'takes no user'],
     [
       'an unknown provider',
@@ -692,10 +697,28 @@ describe('the exit code is', () => {
     ],
     ['an unknown check', [...usual, '--only', 'colour'], "There is no check 'colour'. There are: redirect,"],
     ['an unknown option of a provider', [...usual, '--option', 'colour=red'], '`colour`'],
+    ['an option that the command sets', [...usual, '--option', 'client=1'], '--option cannot set `client`.'],
     ['a variable that is not set', [...usual, '--api-key-env', 'NO_SUCH_KEY'], 'NO_SUCH_KEY is not set'],
     ['a malformed header', [...usual, '--header', 'planted'], "--header takes 'name: value'."],
     ['a limit that is no number', [...usual, '--timeout', 'soon'], '--timeout must be a whole number'],
-    ['no file', ['record', '--provider', 'openai'], '--out is missing.'],
+    ['nothing to record', ['record'], 'Missing: --out; --provider or --base-url. See: fieldstream record --help'],
+    ['no file', ['record', '--provider', 'openai'], 'Missing: --out. See'],
+    [
+      'a file in no folder',
+      ['record', '--provider', 'openai', '--out', 'no-such-folder/answers.json'],
+      'Cannot write no-such-folder/answers.json: ENOENT. --out needs a folder that exists',
+    ],
+    [
+      'a folder as file',
+      ['record', '--provider', 'openai', '--out', 'tests', '--overwrite'],
+      'tests is a folder; --out names a file.',
+    ],
+    ['nothing to replay', ['replay'], 'Missing: FILE. See: fieldstream replay --help'],
+    [
+      'an unknown pace',
+      ['replay', 'package.json', '--pace', 'foo'],
+      "--pace must be 'original', 'burst' or a whole number of milliseconds; got 'foo'.",
+    ],
     ['no fixtures', ['replay', 'no-such-file.json'], 'Cannot read no-such-file.json: ENOENT.'],
     ['an unknown fault', ['replay', 'package.json', '--fault', 'slow'], '--fault must be cut@N'],
   ])('2 for wrong usage: %s', async (_, args, message) => {
@@ -703,6 +726,25 @@ describe('the exit code is', () => {
     expect(stderr).toContain(message)
     expect(stderr).not.toContain('planted')
     expect({ exitCode, stdout }).toEqual({ exitCode: 2, stdout: '' })
+  })
+
+  test('2 for what the provider would refuse, before anything is announced, with nothing in the words that only code can pass', async () => {
+    const option = await run([...usual, '--option', 'colour=red'])
+    expect(option.exitCode).toBe(2)
+    expect(option.stderr).toMatch(/^openaiChat\(\) has no option `colour`\. Its options: [\w, ]+\.\n$/)
+    expect(option.stderr).toContain('maxTokensName')
+    expect(option.stderr).not.toMatch(/\b(client|fetch|baseURL)\b/)
+    const hook = `import { registerHooks } from 'node:module'
+      registerHooks({
+        resolve(specifier, context, next) {
+          if (specifier === 'openai') throw Object.assign(new Error('none'), { code: 'ERR_MODULE_NOT_FOUND' })
+          return next(specifier, context)
+        },
+      })`
+    const imported = `--import=data:text/javascript,${encodeURIComponent(hook)}`
+    const sdk = await run(usual, { NODE_OPTIONS: imported })
+    expect(sdk.exitCode).toBe(2)
+    expect(sdk.stderr).toMatch(/^openaiChat\(\) needs the official SDK: `npm install openai@\S+`\.\n$/)
   })
 
   test('3 where nobody listens, or the key or the model is refused', async () => {
@@ -749,6 +791,7 @@ describe('the exit code is', () => {
   test('0 for help, which says them all', async () => {
     const all = await run(['--help'])
     expect(all).toMatchObject({ exitCode: 0, stderr: '' })
+    expect(all.stdout).toContain('fieldstream --version')
     for (const name of ['conformance', 'record', 'replay']) {
       expect(all.stdout).toContain(`  ${name}`)
       const { exitCode, stdout } = await run([name, '--help'])
@@ -756,11 +799,19 @@ describe('the exit code is', () => {
       expect(stdout).toContain(`Usage: fieldstream ${name}`)
       expect(stdout).toMatch(/Exit codes: 0 .*2\s+wrong usage/s)
       if (name === 'conformance') {
+        const codes = [...readDocument('docs/cli.md').matchAll(/^\| (\d+) +\|/gm)].map(([, code]) => code!)
+        expect(codes).toContain('70')
+        for (const code of codes) expect(stdout).toMatch(new RegExp(`[ \\n]${code} \\w`))
         expect(stdout).toContain('7 requests')
         for (const id of await allIds()) expect(stdout).toContain(id)
       }
     }
   })
+})
+
+test('--version prints that of the package', async () => {
+  const { version } = JSON.parse(readDocument('package.json')) as { version: string }
+  expect(await run(['--version'])).toEqual({ exitCode: 0, stdout: `${version}\n`, stderr: '' })
 })
 
 // ------------------------------------------------------------------------------------------------------- record and replay
@@ -841,7 +892,8 @@ describe('record', () => {
       headers: { 'content-type': 'application/json', 'set-cookie': 'planted=1' },
       frames: [JSON.stringify({ error: { message: `No such key: ${headers.authorization!.replace('Bearer ', '')}` } })],
     }))
-    const { address, child, ended, ...command } = await listen(['record', '--out', file, '--base-url', baseURL])
+    const command = await listen(['record', '--out', file, '--base-url', baseURL])
+    const { address, child, ended } = command
     expect(await rejectionOf(ask(chat({ baseURL: address })).final())).toMatchObject({ code: 'authentication' })
     await until(() => command.stderr.includes('chat/completions') || child.exitCode !== null, 1000)
     child.kill('SIGINT')
@@ -863,6 +915,40 @@ describe('record', () => {
     const again = await run(['record', '--out', file, '--base-url', gateway.baseURL])
     expect(again.exitCode).toBe(2)
     expect(again.stderr).toContain('--overwrite')
+  })
+
+  test('leaves nothing behind where nothing was recorded', async () => {
+    const path = folder()
+    const { child, ended } = await listen(['record', '--out', join(path, 'a.json'), '--provider', 'openai'])
+    child.kill('SIGINT')
+    expect(await ended).toBe(0)
+    expect(readdirSync(path)).toEqual([])
+  })
+
+  test('says at once that an answer could not be written, and keeps those before it', async () => {
+    const file = join(folder(), 'answers.json')
+    const { baseURL } = await startGateway('openai-chat')
+    const command = await listen(['record', '--out', file, '--base-url', baseURL, '--count', '3'])
+    const { address } = command
+    expect((await ask(chat({ baseURL: address })).final()).text).toBe(textAnswer)
+    await until(() => command.stderr.includes('200'), 1000)
+    // In the way of the next write.
+    mkdirSync(`${file}.part`)
+    expect((await ask(chat({ baseURL: address })).final()).text).toBe(textAnswer)
+    expect(await command.ended).toBe(1)
+    const [failure, kept] = command.stderr.trim().split('\n').slice(-2)
+    expect(failure).toBe(`Cannot write ${file}: EISDIR. The recording ends without this answer.`)
+    expect(kept).toBe(`1 answer in ${file}`)
+    expect(JSON.parse(readFileSync(file, 'utf8'))).toHaveLength(1)
+  })
+
+  test('keeps what came from a path that is no address by itself', async () => {
+    const file = join(folder(), 'answers.json')
+    const { baseURL } = await startGateway('anthropic')
+    const { address, ended } = await listen(['record', '--out', file, '--base-url', baseURL, '--count', '1'])
+    await fetch(`${address}//`, { method: 'POST', body: '{"stream":true}' }).then((response) => response.text())
+    expect(await ended).toBe(0)
+    expect(JSON.parse(readFileSync(file, 'utf8'))).toMatchObject([{ request: { path: '//' } }])
   })
 
   test('breaks off where the service does', async () => {
@@ -915,6 +1001,16 @@ describe('replay', () => {
     expect(preflight.status).toBe(204)
     expect(preflight.headers.get('access-control-allow-headers')).toBe('authorization')
     expect((await fetch(address)).headers.get('access-control-allow-origin')).toBe('*')
+  })
+
+  test('listens for each piece only until the client has taken it', async () => {
+    const reads = Array.from({ length: 30 }, () => 100_000)
+    const body = 'x'.repeat(30 * 100_000)
+    const command = await listen(['replay', fixtures([{ body, reads }])])
+    expect((await fetch(command.address).then((response) => response.text())).length).toBe(body.length)
+    command.child.kill('SIGINT')
+    await command.ended
+    expect(command.stderr).not.toContain('MaxListenersExceededWarning')
   })
 
   test('finds the answer to the same request', async () => {

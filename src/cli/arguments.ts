@@ -1,6 +1,14 @@
 import { parseArgs, type ParseArgsConfig } from 'node:util'
 
-export const exitCodes = { fine: 0, hurt: 1, usage: 2, unreachable: 3, fault: 70, interrupted: 130 } as const
+export const exitCodes = {
+  fine: 0,
+  hurt: 1,
+  unwritten: 1,
+  usage: 2,
+  unreachable: 3,
+  fault: 70,
+  interrupted: 130,
+} as const
 
 /** Ends a command with a message instead of a stack. */
 export class CommandError extends Error {
@@ -26,9 +34,14 @@ export function readArguments<const Options extends NonNullable<ParseArgsConfig[
   }
 }
 
-export function required(name: string, value: string | undefined): string {
-  if (value === undefined || value === '') throw new CommandError(`--${name} is missing.`)
-  return value
+/** What a command cannot do without, by how it is passed; all that is missing is named at once. */
+export function required<Name extends string>(
+  command: string,
+  values: Readonly<Record<Name, string | undefined>>,
+): Record<Name, string> {
+  const missing = Object.entries(values).flatMap(([name, value]) => (value ? [] : [name]))
+  if (missing.length > 0) throw new CommandError(`Missing: ${missing.join('; ')}. See: fieldstream ${command} --help`)
+  return values as Record<Name, string>
 }
 
 /** A whole number. */

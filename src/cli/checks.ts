@@ -380,7 +380,7 @@ export const checks: readonly Check[] = [
     judge(probe, seen) {
       const { response, error } = probe
       if (response) return ok('JSON of the schema')
-      if (error?.code === 'output_truncated' || response) return notShown('the limit was reached: raise --max-tokens')
+      if (error?.code === 'output_truncated') return notShown('the limit was reached: raise --max-tokens')
       return failed(errorText(probe, seen))
     },
   },

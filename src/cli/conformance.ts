@@ -67,7 +67,8 @@ needs is taken away); failed; not shown (this run could not tell).
 
 Exit codes: 0 nothing hidden, nothing failed; 1 something an application would be hurt by;
 2 wrong usage; 3 could not connect, or the key, the model or the address was refused;
-130 stopped by Ctrl-C, after a report of the checks that were done.`
+70 a fault of fieldstream itself; 130 stopped by Ctrl-C, after a report of the checks that
+were done.`
 
 /** Names, six in a line. */
 function inLines(names: readonly string[]): string {
@@ -92,7 +93,12 @@ export const conformance: Command = {
       json: { type: 'boolean' },
     })
     if (positionals.length > 0) throw new CommandError(`Unexpected argument '${positionals[0]!}'.`)
-    const name = required('provider', values.provider)
+    const given = required('conformance', {
+      '--base-url': values['base-url'],
+      '--provider': values.provider,
+      '--model': values.model,
+    })
+    const name = given['--provider']
     const protocol = Object.hasOwn(protocols, name) ? protocols[name]! : undefined
     if (!protocol) throw new CommandError(`--provider must be one of: ${Object.keys(protocols).join(', ')}.`)
     const headers = toHeaders(values.header)
@@ -101,8 +107,8 @@ export const conformance: Command = {
     const chosen = chooseChecks(values.only)
     const session: Session = {
       protocol,
-      baseURL: toBaseURL(required('base-url', values['base-url'])),
-      model: required('model', values.model),
+      baseURL: toBaseURL(given['--base-url']),
+      model: given['--model'],
       key,
       headers,
       options: toOptions(values.option),
@@ -110,6 +116,7 @@ export const conformance: Command = {
       timeoutMs: toInteger('timeout', values.timeout ?? String(defaultTimeout), { min: 100 }),
       signal,
     }
+    await checkProvider(session)
     const needed = neededProbes(chosen)
     const { outputTokens } = costOf(needed, session.maxTokens)
     const title = `${name}, ${session.baseURL}, model ${session.model}`
@@ -336,15 +343,54 @@ function observe({ protocol, timeoutMs, signal }: Session, closesWithReader = fa
   return new Observer({ timeoutMs, graceMs, signal, isOver, closesWithReader })
 }
 
-/** One request by the library. */
-async function askThrough(
-  session: Session,
-  ask: (client: StreamingLLMClient) => Promise<LLMResponse>,
-  closesWithReader = false,
-): Promise<Probe> {
+/** Options of providers that are made of others of this command, or hold code. */
+const unsettable: readonly string[] = [
+  'model',
+  'client',
+  'apiKey',
+  'baseURL',
+  'host',
+  'fetch',
+  'transport',
+  'headers',
+  'vertexai',
+  'project',
+  'location',
+]
+
+/** Whether the SDK is there and the options are taken, by a request that goes nowhere. */
+async function checkProvider(session: Session): Promise<void> {
+  const reserved = Object.keys(session.options).find((name) => unsettable.includes(name))
+  if (reserved !== undefined) throw new CommandError(`--option cannot set \`${reserved}\`.`)
+  let isSent = false
+  try {
+    const client = await createClient(session, () => {
+      isSent = true
+      return Promise.reject(new TypeError('This request goes nowhere.'))
+    })
+    await client.stream({ messages: [{ role: 'user', content: 'Hello' }] }).final()
+  } catch (error) {
+    if (isSent) return
+    if (!isLLMError(error)) throw error
+    throw new CommandError(withoutCode(error.message))
+  }
+}
+
+/** The library's words, without what only code can pass. */
+function withoutCode(message: string): string {
+  return message.replace(', or pass `client`', '').replace(/(?<= Its options: )[\w, ]+/, (names) =>
+    names
+      .split(', ')
+      .filter((name) => !unsettable.includes(name))
+      .join(', '),
+  )
+}
+
+async function createClient(session: Session, fetch: typeof globalThis.fetch): Promise<StreamingLLMClient> {
   const { protocol, model, baseURL, key, headers, options, timeoutMs } = session
-  const observer = observe(session, closesWithReader)
-  const fetch = withoutOtherKeys(observer.fetch, key, headers)
+  const whole = await protocol.create({ ...options, model, apiKey: key ?? 'none', baseURL, headers, fetch })
+  // What is refused as a stream is not asked for in one piece.
+  const provider: Provider = { ...whole, generate: undefined! }
   const limits = timeout({
     firstByte: false,
     firstOutput: false,
@@ -352,13 +398,22 @@ async function askThrough(
     progress: false,
     total: timeoutMs + 1000,
   })
+  return new StreamingLLMClient({ provider, middleware: [limits] })
+}
+
+/** One request by the library. */
+async function askThrough(
+  session: Session,
+  ask: (client: StreamingLLMClient) => Promise<LLMResponse>,
+  closesWithReader = false,
+): Promise<Probe> {
+  const { protocol, key, headers } = session
+  const observer = observe(session, closesWithReader)
+  const fetch = withoutOtherKeys(observer.fetch, key, headers)
   let response: LLMResponse | undefined
   let error: LLMError | undefined
   try {
-    const whole = await protocol.create({ ...options, model, apiKey: key ?? 'none', baseURL, headers, fetch })
-    // What is refused as a stream is not asked for in one piece.
-    const provider: Provider = { ...whole, generate: undefined! }
-    response = await ask(new StreamingLLMClient({ provider, middleware: [limits] }))
+    response = await ask(await createClient(session, fetch))
   } catch (caught) {
     if (!isLLMError(caught)) throw caught
     error = caught

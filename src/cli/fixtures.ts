@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
-import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs'
+import { existsSync, readFileSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import type { Recording } from 'fieldstream/testing'
-import { CommandError } from './arguments.ts'
+import { CommandError, exitCodes } from './arguments.ts'
 
 /** A recording, with what tells its request from others but not what it said. `replayFetch` takes it as any other. */
 export type Fixture = Recording & { readonly request?: RequestMark }
@@ -20,12 +20,36 @@ export function markOf({ method, path, body }: { method: string; path: string; b
 
 /** Writes all of them anew, so that the file is whole at any time. */
 export function writeFixtures(file: string, fixtures: readonly Fixture[]): void {
-  writeFileSync(`${file}.part`, `${JSON.stringify(fixtures, undefined, 2)}\n`)
-  renameSync(`${file}.part`, file)
+  try {
+    writeFileSync(partOf(file), `${JSON.stringify(fixtures, undefined, 2)}\n`)
+    renameSync(partOf(file), file)
+  } catch (error) {
+    throw new CommandError(`Cannot write ${file}: ${codeOf(error)}.`, exitCodes.unwritten)
+  }
 }
 
-export function checkIsNew(file: string): void {
-  if (existsSync(file)) throw new CommandError(`${file} exists; --overwrite replaces it.`)
+/** Throws where the recordings could not be written, before there are any. Leaves what is there as it is. */
+export function checkCanWrite(file: string, mayReplace: boolean): void {
+  if (!mayReplace && existsSync(file)) throw new CommandError(`${file} exists; --overwrite replaces it.`)
+  let isFolder: boolean
+  try {
+    isFolder = statSync(file, { throwIfNoEntry: false })?.isDirectory() ?? false
+    writeFileSync(partOf(file), '')
+    rmSync(partOf(file))
+  } catch (error) {
+    throw new CommandError(
+      `Cannot write ${file}: ${codeOf(error)}. --out needs a folder that exists and that you may write to.`,
+    )
+  }
+  if (isFolder) throw new CommandError(`${file} is a folder; --out names a file.`)
+}
+
+function partOf(file: string): string {
+  return `${file}.part`
+}
+
+function codeOf(error: unknown): string {
+  return (error as { code?: string }).code ?? 'unknown'
 }
 
 /** The recordings of a file; what is none is taken for the body of an answer. */
@@ -34,7 +58,7 @@ export function readFixtures(file: string): readonly Fixture[] {
   try {
     text = readFileSync(file, 'utf8')
   } catch (error) {
-    throw new CommandError(`Cannot read ${file}: ${(error as { code?: string }).code ?? 'unknown'}.`)
+    throw new CommandError(`Cannot read ${file}: ${codeOf(error)}.`)
   }
   if (text.trim() === '') throw new CommandError(`${file} is empty.`)
   let value: unknown

@@ -1,4 +1,5 @@
 #!/usr/bin/env node
+import { createRequire } from 'node:module'
 import { CommandError, exitCodes } from './arguments.ts'
 import type { Command } from './command.ts'
 import { Output } from './output.ts'
@@ -17,9 +18,15 @@ async function main([name, ...args]: readonly string[]): Promise<number> {
     const lines = await Promise.all(
       Object.entries(commands).map(async ([title, load]) => `  ${title.padEnd(13)}${(await load()).summary}`),
     )
-    const text = `Usage: fieldstream <command> [options]\n\n${lines.join('\n')}\n\nfieldstream <command> --help says more.`
+    const text = `Usage: fieldstream <command> [options]\n\n${lines.join('\n')}\n\nfieldstream <command> --help says more, fieldstream --version which one this is.`
     if (name === undefined) throw new CommandError(text)
     output.print(text)
+    return exitCodes.fine
+  }
+  if (name === '--version') {
+    // Beside the bundle as beside the sources, the package's own name leads to its manifest.
+    const { version } = createRequire(import.meta.url)('fieldstream/package.json') as { version: string }
+    output.print(version)
     return exitCodes.fine
   }
   const load = Object.hasOwn(commands, name) ? commands[name] : undefined

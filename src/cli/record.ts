@@ -3,7 +3,7 @@ import { finished } from 'node:stream/promises'
 import { type Recording, recordFetch } from 'fieldstream/testing'
 import { CommandError, exitCodes, readArguments, required, toBaseURL, toInteger } from './arguments.ts'
 import type { Command } from './command.ts'
-import { checkIsNew, type Fixture, markOf, writeFixtures } from './fixtures.ts'
+import { checkCanWrite, type Fixture, markOf, writeFixtures } from './fixtures.ts'
 import { count, type Output, seconds } from './output.ts'
 import { aborted, hopHeaders, type Incoming, respondError, serve, write } from './serve.ts'
 
@@ -31,7 +31,8 @@ fieldstream/testing and 'fieldstream replay' take. It prints the address to use 
 Requests are not written, but for their path and a hash of their body; keys and other
 headers never are. Answers are, in full: look at them before you share the file.
 
-Exit codes: 0 stopped by --count or Ctrl-C; 2 wrong usage.`
+Exit codes: 0 stopped by --count or Ctrl-C; 1 stopped since an answer could not be written;
+2 wrong usage, or FILE cannot be written.`
 
 export const record: Command = {
   summary: 'a proxy that keeps the answers of a service as fixtures',
@@ -46,49 +47,54 @@ export const record: Command = {
       overwrite: { type: 'boolean' },
     })
     if (positionals.length > 0) throw new CommandError(`Unexpected argument '${positionals[0]!}'.`)
-    const file = required('out', values.out)
     if (values.provider !== undefined && !Object.hasOwn(publicServices, values.provider))
       throw new CommandError(`--provider must be one of: ${Object.keys(publicServices).join(', ')}.`)
     const service = values['base-url'] ?? (values.provider === undefined ? undefined : publicServices[values.provider])
-    const base = new URL(toBaseURL(required('base-url', service)))
+    const given = required('record', { '--out': values.out, '--provider or --base-url': service })
+    const file = given['--out']
+    const base = new URL(toBaseURL(given['--provider or --base-url']))
     const most = values.count === undefined ? Infinity : toInteger('count', values.count, { min: 1 })
     const port = toInteger('port', values.port ?? '0', { max: 65_535 })
-    if (!values.overwrite) checkIsNew(file)
+    checkCanWrite(file, values.overwrite ?? false)
 
     // By the order of requests, which is the order in which they are to be answered again.
     const fixtures: (Fixture | undefined)[] = []
-    const full = new AbortController()
-    const ends = AbortSignal.any([signal, full.signal])
-    const isFull = (): boolean => fixtures.filter((fixture) => fixture !== undefined).length >= most
+    let written = 0
+    let exitCode: number = exitCodes.fine
+    const done = new AbortController()
+    const ends = AbortSignal.any([signal, done.signal])
     const serving = await serve(port, async (request, response) => {
       const index = fixtures.push(undefined) - 1
-      try {
-        await forward(base, request, response, (recording) => {
-          // What was under way at the end is half an answer that nobody cut.
-          if (signal.aborted || isFull()) return
-          const fixture = toFixture(recording, request)
-          if (!fixture) {
-            output.tell(`${request.method} ${markOf(request).path}: not written, since it is no text`)
-            return
-          }
-          fixtures[index] = fixture
-          writeFixtures(
-            file,
-            fixtures.filter((one) => one !== undefined),
-          )
-          tellOf(fixture, output)
-        })
-      } finally {
-        if (isFull()) full.abort()
-      }
+      await forward(base, request, response, (recording) => {
+        // What was under way at the end is half an answer that nobody cut.
+        if (ends.aborted) return
+        const fixture = toFixture(recording, request)
+        if (!fixture) {
+          output.tell(`${request.method} ${markOf(request).path}: not written, since it is no text`)
+          return
+        }
+        const kept = fixtures.with(index, fixture).filter((one) => one !== undefined)
+        try {
+          writeFixtures(file, kept)
+        } catch (error) {
+          const { message, exitCode: unwritten } = error as CommandError
+          output.tell(`${message} The recording ends without this answer.`)
+          exitCode = unwritten
+          done.abort()
+          return
+        }
+        fixtures[index] = fixture
+        written = kept.length
+        tellOf(fixture, output)
+        if (written >= most) done.abort()
+      })
     })
     output.tell(`Forwards to ${base.origin}. Use as base URL:`)
     output.print(serving.origin + (base.pathname === '/' ? '' : base.pathname))
     await aborted(ends)
     serving.close()
-    const written = fixtures.filter((fixture) => fixture !== undefined).length
     output.tell(written > 0 ? `${count(written, 'answer')} in ${file}` : 'Nothing was recorded.')
-    return exitCodes.fine
+    return exitCode
   },
 }
 
@@ -160,7 +166,7 @@ function toFixture({ body, ...rest }: Recording, request: Incoming): Fixture | u
 }
 
 function secretsOf({ headers, path }: Incoming): string[] {
-  const sent = [...headers, ...new URL(path, 'http://localhost').searchParams]
+  const sent = [...headers, ...new URL(`http://localhost${path}`).searchParams]
   const values = sent.flatMap(([name, value]) => (/auth|key|token|cookie/i.test(name) ? [value] : []))
   return values.flatMap((value) => [value, ...value.split(/\s+/)]).filter((secret) => secret.length >= 8)
 }

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ServerResponse } from 'node:http'
 import { replayFetch, type ReplayOptions } from 'fieldstream/testing'
-import { CommandError, exitCodes, readArguments, toInteger } from './arguments.ts'
+import { CommandError, exitCodes, readArguments, required, toInteger } from './arguments.ts'
 import type { Command } from './command.ts'
 import { type Fixture, markOf, readFixtures } from './fixtures.ts'
 import { count } from './output.ts'
@@ -37,7 +37,7 @@ export const replay: Command = {
       'fault-times': { type: 'string' },
       cors: { type: 'boolean' },
     })
-    if (files.length === 0) throw new CommandError('There is no file to replay.')
+    required('replay', { FILE: files[0] })
     const port = toInteger('port', values.port ?? '0', { max: 65_535 })
     const pace = toPace(values.pace ?? 'original')
     const fault = toFault(values.fault)
@@ -83,7 +83,10 @@ function toFault(value: string | undefined): Fault | undefined {
 
 function toPace(value: string): ReplayOptions {
   if (value === 'original') return {}
-  return { delayMs: value === 'burst' ? 0 : toInteger('pace', value) }
+  if (value === 'burst') return { delayMs: 0 }
+  if (!/^\d+$/.test(value))
+    throw new CommandError(`--pace must be 'original', 'burst' or a whole number of milliseconds; got '${value}'.`)
+  return { delayMs: toInteger('pace', value) }
 }
 
 /** Gives the answer to a request. */

@@ -64,7 +64,14 @@ async function readRequest(message: IncomingMessage, response: ServerResponse): 
 /** Sends a piece, and resolves when the client's side has taken it or is gone. */
 export async function write(response: ServerResponse, bytes: Uint8Array): Promise<void> {
   if (response.destroyed || response.write(bytes)) return
-  await Promise.race([once(response, 'drain'), once(response, 'close')])
+  const over = new AbortController()
+  const { signal } = over
+  try {
+    await Promise.race([once(response, 'drain', { signal }), once(response, 'close', { signal })])
+  } finally {
+    // Takes the listeners of the other away; the race has caught how that one ends.
+    over.abort()
+  }
 }
 
 /** Resolves when a signal has fired. */
