@@ -44,7 +44,7 @@ test('the figures of the comparison are those of the benchmarks', () => {
       const other = new RegExp(`^\\| ${name}, [^|]*\\| +([^|]+)`, 'm').exec(measured)?.[1]
       const figure = (found ?? other)?.replace('(t) ', '').split(/[,;]/)[0]!.trim()
       const cell = said[head.indexOf(name)]!
-      expect(cell.startsWith(figure ?? 'given up'), `${part}, ${name}: "${cell}" is said of ${figure}`).toBe(true)
+      expect(cell.startsWith(figure || 'given up'), `${part}, ${name}: "${cell}" is said of ${figure}`).toBe(true)
     }
   }
 })
