@@ -68,9 +68,10 @@ export class MappedReads implements Batches {
     try {
       const answer = await this.#source.open()
       this.#answer = answer
+      if (!this.#isOver) return { done: false, value: [] }
       // Whoever asked has left meanwhile.
-      if (this.#isOver) answer.close(false)
-      return { done: false, value: [] }
+      answer.close(false)
+      return over
     } catch (error) {
       return this.#onError(error)
     }
