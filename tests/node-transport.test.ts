@@ -90,10 +90,13 @@ describe("Node's transport", () => {
     for (const transport of ['fetch', 'node'] as const) {
       const { signal } = new AbortController()
       const target = { provider: 'anthropic', model: 'model-a' }
-      const reads = anthropic({ model: 'model-a', apiKey: 'none', baseURL, transport }).stream(
-        { messages },
-        { signal, target, attempt: 1 },
-      ).batches!()
+      const provider = anthropic({ model: 'model-a', apiKey: 'none', baseURL, transport })
+      const ask = () => provider.stream({ messages }, { signal, target, attempt: 1 }).batches!()
+      const unopened = ask()
+      const opening = unopened.next()
+      await unopened.return?.()
+      expect(await opening).toEqual({ done: true, value: undefined })
+      const reads = ask()
       await reads.next()
       await reads.next()
       const pending = reads.next()
