@@ -665,25 +665,31 @@ describe('equal requests at the same time', () => {
   test('each counts its own attempts', async () => {
     const cut = new StreamError('stream_truncated', 'cut', { retryable: true, attempt: 1 })
     const failures: unknown[] = []
+    // Who comes second follows, and keys take their time.
+    const [begun, joined] = [Promise.withResolvers<undefined>(), Promise.withResolvers<undefined>()]
     const shared = cache({ store: new Map() })((_, { onAttemptFailed }) =>
       (async function* () {
+        begun.resolve(undefined)
         yield { ...start, attempt: 1 }
         yield text('x')
-        await stored()
+        await joined.promise
         const { provider, model } = start as { provider: string; model: string }
         onAttemptFailed?.({ attempt: 1, provider, model, error: cut, next: 'retry', delayMs: 0 })
         throw cut
       })(),
     )
-    const outcomes = await Promise.all(
-      [1, 3].map((attempt) => {
-        const request: LLMRequest = { messages: [{ role: 'user', content: 'Hello' }] }
-        const onAttemptFailed = (failure: { attempt: number }): unknown => failures.push(failure.attempt)
-        const { signal } = new AbortController()
-        const target = { provider: 'p', model: 'm' }
-        return collectUntilError(shared(request, { signal, attempt, target, onAttemptFailed }))
-      }),
-    )
+    const ask = (attempt: number) => {
+      const request: LLMRequest = { messages: [{ role: 'user', content: 'Hello' }] }
+      const onAttemptFailed = (failure: { attempt: number }): unknown => failures.push(failure.attempt)
+      const { signal } = new AbortController()
+      const target = { provider: 'p', model: 'm' }
+      return collectUntilError(shared(request, { signal, attempt, target, onAttemptFailed }))
+    }
+    const first = ask(1)
+    await begun.promise
+    const second = ask(3)
+    setTimeout(joined.resolve, 50)
+    const outcomes = await Promise.all([first, second])
     expect(outcomes.map(({ items }) => items[0])).toMatchObject([{ attempt: 1 }, { attempt: 3 }])
     expect(outcomes.map(({ error }) => (error as StreamError).attempt)).toEqual([1, 3])
     expect(failures).toEqual([1, 3])
