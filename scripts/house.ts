@@ -81,6 +81,7 @@ export const contracts: ReadonlySet<string> = new Set([
   'middleware',
   'request',
   'errors',
+  'guarded-call',
   'schema',
   'snapshot',
   'timers',

@@ -3,6 +3,7 @@ import { AbortedError, ConsumerError, type LLMError, UsageError } from './errors
 import { EventLog, type ReplayOptions } from './event-log.ts'
 import { EventQueue } from './event-queue.ts'
 import { eventTypes, type ResponseEvent } from './events.ts'
+import { callGuarded } from './guarded-call.ts'
 
 const listenable: ReadonlySet<string> = new Set([...eventTypes, 'error'])
 
@@ -153,16 +154,10 @@ export class Consumers {
     if (!known) this.#guarded.set(type, (known = new Map<Listener, Listener>()))
     let guarded = known.get(listener)
     if (guarded) return guarded
+    const report = (cause: unknown): void => this.#onThrown(`A listener for "${type}"`, cause)
     guarded = (event) => {
       // The listener before this one may have stopped the run.
-      if (this.#end?.error && type !== 'error') return
-      try {
-        const result = listener(event)
-        if (typeof (result as PromiseLike<unknown> | undefined)?.then === 'function')
-          Promise.resolve(result).catch((error: unknown) => this.#onThrown(`A listener for "${type}"`, error))
-      } catch (error) {
-        this.#onThrown(`A listener for "${type}"`, error)
-      }
+      if (!this.#end?.error || type === 'error') callGuarded(listener, event, report)
     }
     known.set(listener, guarded)
     return guarded

@@ -1,6 +1,7 @@
 import { AbortedError, ConsumerError, type ErrorCode, type LLMError } from './errors.ts'
 import type { FinishReason, Metrics, StreamEvent, Target, Usage } from './events.ts'
 import type { AskedTarget, AttemptFailure } from './provider.ts'
+import { callGuarded } from './guarded-call.ts'
 import type { LLMRequest } from './request.ts'
 import { keepAlive } from './timers.ts'
 
@@ -202,12 +203,9 @@ export class RunHooks {
   }
 
   onError(error: LLMError): void {
-    try {
-      const result: unknown = this.#hooks.onError?.(error, this.#identity)
-      if (result instanceof Promise) result.catch(() => undefined)
-    } catch {
-      // A hook for errors that fails has nobody left to tell.
-    }
+    const { onError } = this.#hooks
+    // A hook for errors that fails has nobody left to tell.
+    if (onError) callGuarded((run) => onError(error, run), this.#identity, () => undefined)
   }
 
   /** Something of the application's threw or failed, without which the run goes on. */
@@ -225,13 +223,7 @@ export class RunHooks {
     fact: Parameters<NonNullable<ClientHooks[Name]>>[0],
   ): void {
     const hook = this.#hooks[name] as ((told: typeof fact) => unknown) | undefined
-    const report = (cause: unknown): void => this.onThrown(`\`${name}\``, cause)
-    try {
-      const result = hook?.(fact)
-      if (result instanceof Promise) result.catch(report)
-    } catch (error) {
-      report(error)
-    }
+    if (hook) callGuarded(hook, fact, (cause) => this.onThrown(`\`${name}\``, cause))
   }
 
   get #id(): string {

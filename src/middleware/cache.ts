@@ -1,5 +1,6 @@
 import { checkFunctions, checkNumbers, checkOptions } from '../check-options.ts'
 import { asLLMError, LLMTimeoutError, OutputError, UsageError } from '../errors.ts'
+import { callGuarded } from '../guarded-call.ts'
 import type { StreamEvent } from '../events.ts'
 import type { Middleware } from '../middleware.ts'
 import { fromBatches, isVisible, type ProviderContext, type StreamEvents, batchesOf } from '../provider.ts'
@@ -111,12 +112,12 @@ export function cache(options: CacheOptions = {}): Middleware {
 
   function report({ onConsumerError }: ProviderContext, error: unknown, operation: 'get' | 'set' | 'key'): void {
     onConsumerError?.(`${operation === 'key' ? 'key' : `store.${operation}`} of cache()`, error)
-    try {
-      const result: unknown = onError?.(error, operation)
-      if (result instanceof Promise) result.catch(() => undefined)
-    } catch {
-      // A hook that fails has nobody left to tell.
-    }
+    // A hook that fails has nobody left to tell.
+    callGuarded(
+      (cause) => onError?.(cause, operation),
+      error,
+      () => undefined,
+    )
   }
 
   async function keyOf(request: LLMRequest, context: ProviderContext): Promise<string | undefined> {
