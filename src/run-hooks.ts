@@ -205,7 +205,12 @@ export class RunHooks {
   onError(error: LLMError): void {
     const { onError } = this.#hooks
     // A hook for errors that fails has nobody left to tell.
-    if (onError) callGuarded((run) => onError(error, run), this.#identity, () => undefined)
+    if (onError)
+      callGuarded(
+        (run) => onError(error, run),
+        this.#identity,
+        () => undefined,
+      )
   }
 
   /** Something of the application's threw or failed, without which the run goes on. */

@@ -18,7 +18,7 @@ export class JsonLineReader extends EventReader {
       this.#add(text.slice(start, end))
       this.#complete()
     }
-    if (start < text.length) this.#add(text.slice(start))
+    this.#add(text.slice(start))
   }
 
   /** The last line may lack its end, if it is whole: no part of an object is an object. */

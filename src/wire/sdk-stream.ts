@@ -57,15 +57,19 @@ export function readSdkStream<Body>(options: SdkStream<Body>): Batches {
       const { call } = await options.send(body)
       response = await rawResponse(call)
       requestId = response?.headers.get(requestIdHeader) ?? undefined
+      const mapperOf = (isWhole: boolean): EventMapper => {
+        if (isWhole && options.streaming) options.warnings.push(notStreamed)
+        return options.createMapper(requestId)
+      }
+      if (response && !isBinary(response)) {
+        const framing = framingOf(response, options)
+        return framing === jsonBody
+          ? wholeAnswerIn(response, mapperOf(true), options)
+          : answerIn(response, framing, mapperOf(false), options)
+      }
       // Binary frames (Bedrock), or no response to be had: what the SDK makes of it.
-      const given = response && !isBinary(response) ? undefined : { answer: await call }
-      const framing = response && framingOf(response, options)
-      const isWhole = given ? !isIterable(given.answer) : framing === jsonBody
-      if (isWhole && options.streaming) options.warnings.push(notStreamed)
-      const mapper = options.createMapper(requestId)
-      if (given)
-        return isIterable(given.answer) ? iteratedAnswer(given.answer, mapper) : givenAnswer(given.answer, mapper)
-      return isWhole ? wholeAnswerIn(response!, mapper, options) : answerIn(response!, framing!, mapper, options)
+      const answer = await call
+      return isIterable(answer) ? iteratedAnswer(answer, mapperOf(false)) : givenAnswer(answer, mapperOf(true))
     },
     toError(error, answer) {
       if (!answer) {
